@@ -1,0 +1,61 @@
+# Every target works in a fresh clone: it first brings .venv up to date, which costs nothing when it is.
+# PYTHON names the interpreter that .venv is made with (3.11 or newer).
+
+PYTHON ?= python3
+BIN := .venv/bin
+TESTS := client/tests node/tests integration/tests
+
+# Here and not in the bootstrap, so that an interpreter too old to read that file can still say so.
+REFUSE_OLD_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("setup: granum needs Python 3.11 or newer and this is \
+  %d.%d; name a newer one: make PYTHON=/path/to/python3" % sys.version_info[:2])
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help setup demo test check check-docs lock format ci clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name does; do printf 'make %-12s%s\n' "$$name" "$$does"; done
+
+setup:  ## make .venv with everything for development (done by the other targets when needed)
+	@$(PYTHON) -c '$(REFUSE_OLD_PYTHON)'
+	@$(PYTHON) tools/bootstrap.py
+
+demo: setup  ## three nodes on loopback, a movie and a camera streamed to them, every frame verified
+	@$(BIN)/python -m integration.demo
+
+test: setup  ## every test that needs no root, with branch coverage
+	@echo "test: pytest over $(TESTS)"
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run -m pytest $(TESTS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+check: setup  ## style, types, imports, lock, neutrality, and what the documents say
+	@echo "check: ruff" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
+	@echo "check: mypy" && $(BIN)/mypy --no-error-summary
+	@echo "check: direction of imports" && $(BIN)/lint-imports --no-logo
+	@echo "check: lock" && $(BIN)/python -m tools.check_lock
+	@echo "check: neutrality" && $(BIN)/python -m tools.check_neutral
+	@echo "check: documents" && $(BIN)/python -m tools.check_docs
+
+check-docs: setup  ## run the commands and snippets of the documents, follow their links
+	@$(BIN)/python -m tools.check_docs
+
+lock: setup  ## solve requirements/lock.txt again; ARGS=--upgrade moves every pin to its newest version
+	@$(BIN)/python -m tools.lock $(ARGS)
+
+format: setup  ## let ruff format the code and mend what it can
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+ci: setup  ## what .ci/run calls: check, test, demo, with the time of each
+	@for step in check test demo; do \
+	  echo "ci: $$step"; start=$$(date +%s); \
+	  $(MAKE) $$step || { echo "ci: $$step FAILED after $$(( $$(date +%s) - start )) s" >&2; exit 1; }; \
+	  echo "ci: $$step passed in $$(( $$(date +%s) - start )) s"; \
+	done
+
+clean:  ## remove .venv and everything else that is made
+	@echo "clean: .venv, caches, build output"
+	@rm -rf .venv build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} +

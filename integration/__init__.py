@@ -1,0 +1,1 @@
+"""Labs, scenarios and benchmarks over the whole product; not part of the distribution."""

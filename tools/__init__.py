@@ -1,0 +1,1 @@
+"""What keeps the house: setup, lock and the checks that `make` calls."""
