@@ -1,0 +1,361 @@
+"""One connection: bytes in, requests out, bodies passed on as they arrive, replies in order.
+
+`dataReceived` walks one index over each chunk. Body bytes go to the verb's sink as slices of the chunk, never gathered; only
+an unfinished head is kept for the next chunk. Requests are pipelined without limit while they are puts, because PYME's
+streaming client stops reading replies; what bounds memory is that a put's reply is small, and that a reply which holds an
+open file or a listing stops the parsing of what is behind it until it has left.
+
+A request whose end cannot be known closes the connection after its answer; one that is cut short gets none. Closing is
+graceful: our half first, then what the peer still sends is dropped for a while, since a reset would take the answer away
+from it.
+"""
+
+import socket
+from typing import Protocol as TypingProtocol
+
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from granum.wire.errors import BadRequest, BodyTooLarge, GranumError
+from granum_node.http.outbox import Outbox
+from granum_node.http.parser import BODY_BYTES_MAX, ChunkedBody, Request, find_head, parse_head
+from granum_node.http.reply import CONTINUE, HeadMaker, Reply
+
+CHUNK_BYTES = 256 * 1024  # of one recv; smaller ones cost a quarter of the throughput of large files
+FILES_PENDING_MAX = 16  # replies holding an open file, per connection
+REPLY_BYTES_PENDING_MAX = 4 << 20  # small replies and listings that the peer does not read
+UNANSWERED_MAX = 16  # requests whose reply is not known yet; each may become a listing of many megabytes
+KEPT_BYTES_MAX = 64 * 1024  # of unparsed requests behind a full outbox; beyond it reading pauses
+DROPPED_BODY_BYTES_MAX = 1 << 30  # of a refused put, read only to keep the connection in step
+LINGER_S = 2.0  # of silence, for the peer to read our last answer before the connection is reset
+LINGER_MAX_S = 30.0  # while it still sends: a peer that sends its whole body first must find the answer behind it
+IDLE_S = 600.0  # between requests; PYME's clients keep connections open over an experiment's pauses
+STALL_S = 30.0  # without a byte that the peer owes: inside a request, or taken of a reply
+
+BAD_HEAD = Request("", b"", 1, {}, None, chunked=False, keep_alive=False, expects_continue=False)
+
+
+class Sink(TypingProtocol):
+    """Where a request's body goes."""
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Take *piece*; it is only valid during the call."""
+
+    def finish(self) -> None:
+        """Take note that the body is whole."""
+
+    def abort(self) -> None:
+        """Take note that the rest will never come."""
+
+
+class Responder(TypingProtocol):
+    """What a channel asks of the server behind it."""
+
+    heads: HeadMaker
+
+    def begin(self, reply: Reply) -> Sink | None:
+        """Answer, now or later, and return where the body goes; None to have it dropped. Raises GranumError to refuse."""
+
+    def count(self, verb: str, status: int) -> None:
+        """Take note of an answer."""
+
+    def joined(self, channel: "Channel") -> None:
+        """Take note of a new connection."""
+
+    def left(self, channel: "Channel") -> None:
+        """Take note that a connection is gone."""
+
+
+class Dropped:
+    """The sink of a body that nobody wants, read to keep the connection in step."""
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Drop *piece*."""
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+    def abort(self) -> None:
+        """Do nothing."""
+
+
+@implementer(IHalfCloseableProtocol)
+class Channel(Protocol):
+    """One connection of a node; *clock* measures idleness in monotonic seconds."""
+
+    def __init__(self, responder: Responder, clock: IReactorTime) -> None:
+        """Serve requests with *responder*."""
+        self._responder = responder
+        self._clock = clock
+        self._kept = b""
+        self._sink: Sink | None = None
+        self._owed = 0
+        self._chunks: ChunkedBody | None = None
+        self._reply: Reply | None = None
+        self._held = False
+        self._ending = False  # no further request is read
+        self._draining = False  # the node stops: this request, then no other
+        self._peer_is_done = False
+        self._lingering: IDelayedCall | None = None
+        self._linger_max_s = LINGER_MAX_S
+        self._linger_until = 0.0
+        self._heard = clock.seconds()
+        self._sent_bytes = 0  # as of the last check
+
+    # -- what Twisted calls --------------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """Set the socket up for small replies without delay and large chunks."""
+        self.transport.setTcpNoDelay(True)  # type: ignore[union-attr]
+        self.transport.bufferSize = CHUNK_BYTES  # type: ignore[union-attr]
+        self._outbox = Outbox(self.transport, self._finished, self._drained)  # type: ignore[arg-type]
+        self._responder.joined(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what has arrived."""
+        self._heard = self._clock.seconds()
+        if self._ending:
+            if self._lingering is not None and self._lingering.active() and self._heard < self._linger_until:
+                self._lingering.reset(LINGER_S)
+            return
+        if self._kept:
+            data = self._kept + data
+            self._kept = b""
+        self._advance(data)
+
+    def readConnectionLost(self) -> None:
+        """Answer what the peer asked, then close: it sends no more."""
+        if self._lingering is not None:
+            self.transport.loseConnection()  # type: ignore[union-attr]
+        elif not self._peer_is_done:
+            self._peer_is_done = True
+            if not self._held:
+                self._end_requests()
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: we closed our half ourselves."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
+        """Let go of everything; what was not received whole leaves nothing behind."""
+        self._ending = True
+        self._abort_body()
+        self._outbox.stopProducing()
+        if self._lingering is not None and self._lingering.active():
+            self._lingering.cancel()
+        self._responder.left(self)
+
+    # -- for the server --------------------------------------------------------------------------------------------
+
+    def close_when_idle(self) -> None:
+        """Finish what has begun and close; new requests are not read. Called again until the connection is gone."""
+        self._draining = True
+        self._linger_max_s = LINGER_S
+        if self._sink is not None:
+            return
+        self._ending = True
+        if self._lingering is None and self._outbox.is_idle and self._is_quiet():
+            self.transport.unregisterProducer()  # type: ignore[union-attr]
+            self.transport.loseConnection()  # type: ignore[union-attr]
+        else:
+            self._outbox.close_after_last()
+
+    def _is_quiet(self) -> bool:
+        """Whether the peer has long read whatever it was sent, so that there is nothing to linger for."""
+        return not self._outbox.sent_bytes or self._clock.seconds() - self._heard > LINGER_S
+
+    def cut(self) -> None:
+        """End the connection at once, whatever it is doing."""
+        self.transport.abortConnection()  # type: ignore[union-attr]
+
+    def check(self, now: float) -> None:
+        """Close the connection when the peer has not moved for too long; what the node itself owes may take its time."""
+        if self._sent_bytes != self._outbox.sent_bytes:
+            self._sent_bytes = self._outbox.sent_bytes
+            self._heard = now
+        peer_owes = self._outbox.is_blocked or self._sink is not None or (self._kept and not self._held)
+        if self._outbox.unanswered and not peer_owes:
+            self._heard = now
+        if now - self._heard > (STALL_S if peer_owes else IDLE_S):
+            self.transport.abortConnection()  # type: ignore[union-attr]
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def _advance(self, data: bytes) -> None:
+        """Parse and answer as much of *data* as may be, keep the rest, send what is ready."""
+        self._outbox.corked = True
+        at = self._consume(data)
+        self._outbox.corked = False
+        if at < len(data):
+            self._kept = data[at:]
+        if self._held and len(self._kept) > KEPT_BYTES_MAX:
+            self.transport.pauseProducing()  # type: ignore[union-attr]
+        if self._peer_is_done and not self._held and not self._ending:
+            self._end_requests()
+        self._outbox.flush()
+
+    def _drained(self) -> None:
+        """Everything has been sent: go on with what was held back."""
+        if self._held and not self._is_full():
+            self._held = False
+            if not self._peer_is_done:
+                self.transport.resumeProducing()  # type: ignore[union-attr]
+            # Not at once: flush() is our caller, and would nest deeper with each round of a long pipeline.
+            self._clock.callLater(0, self._resume)
+
+    def _resume(self) -> None:
+        kept, self._kept = self._kept, b""
+        if kept and not self._ending:
+            self._advance(kept)
+
+    def _is_full(self) -> bool:
+        outbox = self._outbox
+        return (
+            outbox.files >= FILES_PENDING_MAX
+            or outbox.queued_bytes >= REPLY_BYTES_PENDING_MAX
+            or outbox.unanswered >= UNANSWERED_MAX
+        )
+
+    def _consume(self, data: bytes) -> int:
+        """Return the index of the first byte of *data* that must wait."""
+        at = 0
+        while at < len(data) and not self._ending:
+            if self._sink is not None:
+                at = self._take_body(data, at)
+                continue
+            if self._is_full():
+                self._held = True
+                return at
+            try:
+                end = find_head(data, at)
+                if end < 0:
+                    return at
+                request = parse_head(data[at : end - 4])
+            except GranumError as error:
+                self._break(self._new_reply(BAD_HEAD), error)
+                break
+            at = end
+            self._begin(request)
+        return len(data) if self._ending else at
+
+    def _new_reply(self, request: Request) -> Reply:
+        return Reply(request, self._outbox.reserve(), self._responder.heads, self._responder.count)
+
+    def _begin(self, request: Request) -> None:
+        reply = self._new_reply(request)
+        self._ending = not request.keep_alive and not request.has_body
+        # A peer that waits for 100 Continue may or may not send its body after a final answer, so the end of the request
+        # is unknown; of a very long body the end is not worth waiting for.
+        endless = request.length is not None and request.length > DROPPED_BODY_BYTES_MAX
+        undroppable = endless or (request.expects_continue and request.has_body)
+        reply.slot.closes = undroppable
+        sink: Sink | None
+        try:
+            sink = self._responder.begin(reply)
+        except Exception as error:  # noqa: BLE001 - whatever fails in a verb is answered, and logged there
+            unframed = request.verb == "PUT" and not request.has_body and request.length is None
+            if undroppable or unframed:
+                self._break(reply, error)
+                return
+            reply.refuse(error)
+            sink = None
+        else:
+            if sink is None and undroppable:
+                self._ending = True
+                return
+            reply.slot.closes = False
+            if request.expects_continue and request.has_body:
+                self._outbox.send_interim(reply.slot, CONTINUE)
+        if request.has_body:
+            self._reply = reply
+            self._sink = sink or Dropped()
+            self._owed = request.length or 0
+            self._chunks = ChunkedBody() if request.chunked else None
+        elif sink is not None:
+            sink.finish()
+
+    def _take_body(self, data: bytes, at: int) -> int:
+        sink = self._sink
+        assert sink is not None
+        if self._chunks is not None:
+            return self._take_chunks(self._chunks, sink, data, at)
+        size = min(self._owed, len(data) - at)
+        sink.write(data if size == len(data) else memoryview(data)[at : at + size])
+        self._owed -= size
+        if not self._owed:
+            self._end_body(sink)
+        return at + size
+
+    def _take_chunks(self, chunks: ChunkedBody, sink: Sink, data: bytes, at: int) -> int:
+        try:
+            for piece in chunks.feed(data, at):
+                if isinstance(piece, int):
+                    at = piece
+                else:
+                    self._owed += len(piece)
+                    if self._owed > (DROPPED_BODY_BYTES_MAX if isinstance(sink, Dropped) else BODY_BYTES_MAX):
+                        raise BodyTooLarge("the body does not end")
+                    sink.write(piece)
+        except BadRequest as error:
+            assert self._reply is not None
+            reply = self._reply
+            self._abort_body()
+            if reply.slot.items is None:
+                self._break(reply, error)
+            else:
+                self._ending = True
+                self._outbox.close_after_last()
+            return len(data)
+        if chunks.done:
+            self._end_body(sink)
+        return at
+
+    def _end_body(self, sink: Sink) -> None:
+        assert self._reply is not None
+        self._ending = self._draining or not self._reply.request.keep_alive
+        self._reply.slot.closes |= self._draining
+        self._sink = self._chunks = self._reply = None
+        sink.finish()
+
+    def _end_requests(self) -> None:
+        """Forget the request that is cut short, answer the others, and close."""
+        cut = self._reply
+        self._abort_body()
+        if cut is not None and cut.slot.items is None:
+            self._outbox.withdraw(cut.slot)
+        self._ending = True
+        self._outbox.close_after_last()
+
+    def _abort_body(self) -> None:
+        sink, self._sink = self._sink, None
+        self._chunks = self._reply = None
+        if sink is not None:
+            sink.abort()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _break(self, reply: Reply, error: BaseException) -> None:
+        """Answer a request whose end is unknown, and end the connection behind the answer."""
+        self._ending = True
+        reply.refuse(error, closes=True)
+
+    def _finished(self) -> None:
+        """Close our half, then wait a little for the peer to close its own."""
+        if self._lingering is not None:
+            return
+        self._ending = True
+        transport = self.transport
+        assert transport is not None
+        transport.unregisterProducer()  # type: ignore[attr-defined]
+        if self._peer_is_done:
+            transport.loseConnection()
+            return
+        try:
+            transport.getHandle().shutdown(socket.SHUT_WR)  # type: ignore[attr-defined]
+        except OSError:
+            transport.abortConnection()  # type: ignore[attr-defined]
+            return
+        transport.resumeProducing()  # type: ignore[attr-defined]
+        self._linger_until = self._clock.seconds() + self._linger_max_s
+        self._lingering = self._clock.callLater(LINGER_S, transport.abortConnection)  # type: ignore[attr-defined]

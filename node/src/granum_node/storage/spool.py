@@ -1,0 +1,105 @@
+"""Spooled files: bodies that are still arriving, and how they get their name.
+
+A spooled file has no visible name. Where the file system can (O_TMPFILE) it has no name at all, so a killed node leaves
+nothing behind; elsewhere it has one in the hidden spool directory, which is emptied when the store is opened. Publishing
+links it under its name exclusively: of several writers one wins, and nothing is ever replaced.
+"""
+
+import errno
+import itertools
+import os
+from contextlib import suppress
+
+from granum.wire.errors import AlreadyStored, StoreUnusable
+from granum.wire.paths import ClusterPath
+from granum_node.storage.tree import Tree, mapped
+
+FILE_MODE = 0o440  # PYME's: a published file is never changed, not even by its owner
+_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
+_numbers = itertools.count()
+
+
+class SpooledFile:
+    """A body on its way into the store: written in pieces, then published or discarded, exactly once."""
+
+    __slots__ = ("_fd", "_name", "_spool", "size")
+
+    def __init__(self, spool: int, *, named: bool) -> None:
+        """Make an empty file in the directory *spool*; *named* where the file system has no unnamed ones."""
+        self._spool = spool
+        self._name = ""
+        self.size = 0
+        if named:
+            self._name = f"{os.getpid()}-{next(_numbers)}"
+            self._fd = os.open(self._name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, FILE_MODE, dir_fd=spool)
+        else:
+            self._fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, FILE_MODE, dir_fd=spool)
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Append *piece* whole; raise OSError when the disk cannot take it."""
+        written = os.write(self._fd, piece)
+        self.size += written
+        rest = memoryview(piece)[written:]
+        while rest:
+            written = os.write(self._fd, rest)
+            self.size += written
+            rest = rest[written:]
+
+    def publish(self, tree: Tree, path: ClusterPath) -> None:
+        """Give the file the name *path* and let go of it; raise AlreadyStored when the name is taken."""
+        try:
+            with mapped(path, below=True):
+                directory = tree.make_directories(path.parent)
+                try:
+                    self.link(directory, path.name)
+                except FileExistsError:
+                    raise AlreadyStored(f"{path} is already stored on this node") from None
+                finally:
+                    os.close(directory)
+        finally:
+            self.discard()
+
+    def link(self, directory: int, name: str) -> None:
+        """Link the file as *name* in *directory*; raise FileExistsError when there is one."""
+        if self._name:
+            os.link(self._name, name, src_dir_fd=self._spool, dst_dir_fd=directory, follow_symlinks=False)
+        else:
+            # With a dir fd CPython calls linkat(AT_SYMLINK_FOLLOW); without, plain link(2), which cannot do this.
+            os.link(f"/proc/self/fd/{self._fd}", name, dst_dir_fd=directory, follow_symlinks=True)
+
+    def discard(self) -> None:
+        """Let go of the file; what was not published is gone. May be called again."""
+        if self._fd < 0:
+            return
+        os.close(self._fd)
+        self._fd = -1
+        if self._name:
+            with suppress(OSError):  # what cannot be removed now is removed when the store is opened again
+                os.unlink(self._name, dir_fd=self._spool)
+
+
+def probe(spool: int) -> bool:
+    """Return whether spooled files need a name on this file system; raise StoreUnusable when nothing atomic works."""
+    try:
+        _try_publishing(spool, named=False)
+    except OSError as error:
+        if error.errno not in _NO_TMPFILE:
+            raise StoreUnusable(f"the store's file system cannot publish a file: {error.strerror}") from error
+    else:
+        return False
+    try:
+        _try_publishing(spool, named=True)
+    except OSError as error:
+        raise StoreUnusable(
+            f"the store's file system has no hard links ({error.strerror}); use ext4, xfs, btrfs or another that has"
+        ) from error
+    return True
+
+
+def _try_publishing(spool: int, *, named: bool) -> None:
+    file = SpooledFile(spool, named=named)
+    try:
+        file.link(spool, "probe")
+        os.unlink("probe", dir_fd=spool)
+    finally:
+        file.discard()

@@ -1,0 +1,168 @@
+"""Opening things below the root of a store, and nothing else.
+
+Every path is opened relative to the root's descriptor, with symbolic links refused at every component, so no name that
+travels over HTTP and no link or rename inside the tree can lead outside. The kernel resolves the whole path in one call
+where it has openat2(2); elsewhere each component is opened by itself under the same rule.
+"""
+
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from granum.wire.errors import (
+    GranumError,
+    IsADirectory,
+    NoSpace,
+    NotADirectory,
+    NotAllowed,
+    NotStored,
+    PathTooLong,
+    StoreUnusable,
+)
+from granum.wire.paths import ClusterPath
+
+DIRECTORY_MODE = 0o770  # less the umask; the service runs with 0027
+
+_SYS_OPENAT2 = 437  # the same number on every architecture
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
+_RESOLVE_BENEATH = 0x08
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a FIFO that someone left in the tree must not hang the node.
+_OPEN_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_RESOLVE = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _openat2(root: int, relative: str, flags: int) -> int:
+    how = _OpenHow(flags, 0, _RESOLVE)
+    fd: int = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(relative), ctypes.byref(how), ctypes.sizeof(how))
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), relative)
+    return fd
+
+
+def _open_each(root: int, relative: str, flags: int) -> int:
+    """Open *relative* below *root* component by component; the answer of kernels without openat2."""
+    *directories, last = relative.split("/")
+    at = root
+    try:
+        for name in directories:
+            below = os.open(name, _OPEN_DIRECTORY, dir_fd=at)
+            if at != root:
+                os.close(at)
+            at = below
+        return os.open(last, flags | os.O_NOFOLLOW, dir_fd=at)
+    finally:
+        if at != root:
+            os.close(at)
+
+
+def choose_opener(root: int) -> Callable[[int, str, int], int]:
+    """Return the best way to open a path below a descriptor that this kernel offers."""
+    try:
+        os.close(_openat2(root, ".", _OPEN_DIRECTORY))
+    except OSError as error:
+        if error.errno not in {errno.ENOSYS, errno.EPERM}:  # EPERM: a sandbox that does not know the call
+            raise
+        return _open_each
+    return _openat2
+
+
+class Tree:
+    """The files and directories below *root*, an open directory descriptor that the caller keeps."""
+
+    def __init__(self, root: int, opener: Callable[[int, str, int], int] | None = None) -> None:
+        """Use *opener* to resolve paths, by default the best that the kernel has."""
+        self._root = root
+        self._open = opener or choose_opener(root)
+
+    def open_file(self, path: ClusterPath) -> tuple[int, os.stat_result]:
+        """Return a descriptor and the status of the regular file *path*.
+
+        Raises IsADirectory for a directory and NotStored for everything that is neither, links included.
+        """
+        with mapped(path):
+            fd = self._open(self._root, path.relative, _OPEN_FILE)
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode):
+            return fd, status
+        os.close(fd)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectory(f"{path} is a directory")
+        raise NotStored(f"{path} is not a file")
+
+    def open_directory(self, path: ClusterPath) -> int:
+        """Return a descriptor of the directory *path*; raise NotStored when it is absent or no directory."""
+        with mapped(path):
+            return self._open(self._root, path.relative, _OPEN_DIRECTORY)
+
+    def is_taken(self, path: ClusterPath) -> bool:
+        """Whether anything has the name *path*; raise NotADirectory when it would lie below a file."""
+        try:
+            os.close(self._open(self._root, path.relative, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
+        except FileNotFoundError:
+            return False
+        except OSError as error:  # a link at the end is opened itself, so ELOOP means one on the way
+            raise error_of(error, path, below=True) from error
+        return True
+
+    def make_directories(self, path: ClusterPath) -> int:
+        """Return a descriptor of the directory *path*, made with all its parents where they are missing.
+
+        Raises NotADirectory when a part of the path is a file or a link.
+        """
+        try:
+            return self._open(self._root, path.relative, _OPEN_DIRECTORY)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise error_of(error, path, below=True) from error
+        parent = self.make_directories(path.parent)
+        try:
+            with mapped(path, below=True):
+                with suppress(FileExistsError):  # another put was first, or it is a file, which the next call tells
+                    os.mkdir(path.name, DIRECTORY_MODE, dir_fd=parent)
+                return os.open(path.name, _OPEN_DIRECTORY, dir_fd=parent)
+        finally:
+            os.close(parent)
+
+
+@contextmanager
+def mapped(path: ClusterPath, *, below: bool = False) -> Iterator[None]:
+    """Turn an OSError about *path* into the family; *below* for work that needs its parents to be directories."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, GranumError):
+            raise
+        raise error_of(error, path, below=below) from error
+
+
+def error_of(error: OSError, path: ClusterPath, *, below: bool = False) -> GranumError:
+    """Return the error of the family that says what *error* means for *path*; it never carries a host path."""
+    match error.errno:
+        case errno.ENOTDIR | errno.ELOOP if below:
+            return NotADirectory(f"a part of {path} is a file, so nothing can be stored below it")
+        case errno.EXDEV if below:
+            return StoreUnusable(f"{path} would lie on another file system than the rest of the store")
+        case errno.ENOENT | errno.ENOTDIR | errno.ELOOP | errno.EXDEV | errno.ENXIO:
+            return NotStored(f"{path} is not stored on this node")
+        case errno.ENAMETOOLONG:
+            return PathTooLong(f"{path} is too long for this node's file system")
+        case errno.EACCES | errno.EPERM:
+            return NotAllowed(f"the node may not open {path}; its owner or mode was changed behind the node's back")
+        case errno.ENOSPC | errno.EDQUOT:
+            return NoSpace(f"the node has no room left for {path}; free some or add a node")
+        case _:
+            return StoreUnusable(f"{path}: {os.strerror(error.errno or 0)}")
