@@ -1,0 +1,176 @@
+"""Bypass: reading a file straight from the store of a node on this machine, without HTTP.
+
+A published file is complete and never changes, so its bytes can be read where they lie. A store is believed only when it
+holds the node id that the roster knows. Paths are opened one name at a time and symbolic links are never followed, so what
+is read lies in that store. Whatever is odd (no such store, no permission, no regular file) is answered with None, and the
+caller asks the node. Files are read in a thread of the reactor's pool.
+"""
+
+import errno
+import ipaddress
+import json
+import os
+import re
+import socket
+import stat
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.threads import deferToThreadPool
+
+from granum.roster import Node
+from granum.wire.paths import HIDDEN_NAME, ClusterPath
+
+NODE_ID_FILE = "node-id"
+SMALL_FILE_MAX = 4096  # bytes of a marker or a node id; both are one line
+RESCAN_S = 5.0  # how long a node without a local store is not looked for again
+
+_MARKER_NAME = re.compile(r"[0-9A-Za-z-]{1,64}")  # node ids that may become file names
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: a FIFO must not hold a thread
+
+
+def marker_directories(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return where nodes say which store they serve, in files '<node id>.json' that hold {"store": DIR}."""
+    own = environment.get("XDG_RUNTIME_DIR", "")
+    return ("/run/granum", *([f"{own}/granum"] if own else []))
+
+
+class LocalStores:
+    """The stores on this machine: *stores* as configured, and those that *markers* (directories) name.
+
+    *reactor* lends its threads and its clock.
+    """
+
+    def __init__(self, stores: Sequence[str], markers: Sequence[str], reactor: Any) -> None:  # Any: as Requester
+        self._stores = tuple(stores)
+        self._markers = tuple(markers)
+        self._reactor = reactor
+        self._absent: dict[str, float] = {}  # node id -> when no store was found for it
+        self._found: dict[str, str] = {}  # node id -> directory
+
+    def may_hold(self, node: Node) -> bool:
+        """Whether a store of *node* was found on this machine, or has not been looked for lately."""
+        looked = self._absent.get(node.node_id)
+        return bool(node.node_id) and (looked is None or self._reactor.seconds() >= looked + RESCAN_S)
+
+    async def read(self, node: Node, path: ClusterPath) -> bytes | None:
+        """Return the bytes of *path* in the store of *node*; None when they cannot be had this way."""
+        if not self.may_hold(node):
+            return None
+        pool = self._reactor.getThreadPool()
+        now = self._reactor.seconds()
+        is_local, body = await deferToThreadPool(self._reactor, pool, self._read, node.node_id, path)
+        if is_local:
+            self._absent.pop(node.node_id, None)
+        else:
+            self._absent[node.node_id] = now
+        return body
+
+    def _read(self, node_id: str, path: ClusterPath) -> tuple[bool, bytes | None]:
+        """Return whether there is a store of *node_id*, and the bytes of *path* in it. Runs in a thread."""
+        known = self._found.get(node_id)
+        candidates = [known] if known is not None else []
+        for directory in (*candidates, *_marked(node_id, self._markers), *self._stores):
+            root = _open_store(directory, node_id)
+            if root is not None:
+                self._found[node_id] = directory
+                return True, _read_below(root, path.parts)
+        return False, None
+
+
+def is_own_address(address: str) -> bool:
+    """Whether *address*, dotted IPv4, belongs to this machine: whether a socket can be bound to it."""
+    try:
+        ipaddress.IPv4Address(address)  # a name would be looked up, which blocks
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _marked(node_id: str, markers: Sequence[str]) -> list[str]:
+    """Return the directories that markers of root or of this user name for *node_id*."""
+    if _MARKER_NAME.fullmatch(node_id) is None:
+        return []
+    stores = []
+    for directory in markers:
+        try:
+            fd = os.open(f"{directory}/{node_id}.json", _FILE)
+        except OSError:
+            continue
+        try:
+            if os.fstat(fd).st_uid in {0, os.getuid()}:
+                store = json.loads(_read_small(fd))["store"]
+                stores += [store] if isinstance(store, str) else []
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+        finally:
+            os.close(fd)
+    return stores
+
+
+def _open_store(directory: str, node_id: str) -> int | None:
+    """Return a descriptor of *directory* when it is the store of *node_id*."""
+    try:
+        root = os.open(directory, _DIRECTORY)
+    except (OSError, ValueError):
+        return None
+    try:
+        fd = _open_below(root, (HIDDEN_NAME, NODE_ID_FILE))
+        try:
+            if _read_small(fd).decode("ascii", "replace").strip() == node_id:
+                return root
+        finally:
+            os.close(fd)
+    except OSError:
+        pass
+    os.close(root)
+    return None
+
+
+def _read_below(root: int, names: Sequence[str]) -> bytes | None:
+    """Return the bytes of the regular file *names* below *root*, which is closed."""
+    try:
+        fd = _open_below(root, names)
+    except OSError:
+        return None
+    finally:
+        os.close(root)
+    try:
+        size = os.fstat(fd).st_size
+        with open(fd, "rb", buffering=0, closefd=False) as file:
+            body = file.readall()
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return body if len(body) == size else None
+
+
+def _open_below(root: int, names: Sequence[str]) -> int:
+    """Return a descriptor of the regular file *names* below *root*; OSError when a name is a link or of another kind."""
+    if not names:
+        raise IsADirectoryError(errno.EISDIR, "the root is a directory")
+    at = root
+    try:
+        for name in names[:-1]:
+            deeper = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+            if at != root:
+                os.close(at)
+            at = deeper
+        fd = os.open(names[-1], _FILE, dir_fd=at)
+    finally:
+        if at != root:
+            os.close(at)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return fd
+
+
+def _read_small(fd: int) -> bytes:
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return os.read(fd, SMALL_FILE_MAX)

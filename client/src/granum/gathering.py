@@ -1,0 +1,118 @@
+"""Gathering: the sources of one cluster feed its roster, and whoever needs nodes waits here until they are known.
+
+A verb must not take the first node that is heard of for the whole cluster, so it waits until every source has settled, or
+until as many nodes are known as the user said there are. Nodes that failed are missing until a probe of ours, their own
+status, is answered.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+
+from granum.discovery import Source
+from granum.repeated import Repeated
+from granum.roster import Node, Roster
+from granum.wire.advert import Advertisement
+from granum.wire.errors import NoNode
+
+PROBE_S = 1.0  # how often missing nodes are asked whether they are back; a second of a partial view is bearable
+
+
+class Gathering:
+    """Feeds *roster* from *sources*; *probe* asks a node for its status and lets the roster know how that went."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        sources: Sequence[Source],
+        probe: Callable[[Node], Awaitable[Mapping[str, object]]],
+        clock: IReactorTime,
+    ) -> None:
+        self._roster = roster
+        self._sources = tuple(sources)
+        self._probe_node = probe
+        self._clock = clock
+        self._probes = Repeated(self._probe, PROBE_S, clock)
+        self._unsettled = len(self._sources)
+        self._enough = False  # the user said how many nodes there are, and they are here
+        self._waiters: list[tuple[int | None, Deferred[None]]] = []
+
+    def start(self) -> None:
+        """Listen to the sources, and begin to probe."""
+        for source in self._sources:
+            source.start(self).addBoth(self._settled)
+        self._probes.start()
+
+    def stop(self) -> Deferred[None]:
+        """End every source; whoever waits is cancelled. Fires when all has ended."""
+        waiters, self._waiters = self._waiters, []
+        for _, waiter in waiters:
+            waiter.cancel()
+        ends = [self._probes.stop(), *(source.stop() for source in self._sources)]
+        return DeferredList(ends, consumeErrors=True).addCallback(lambda _: None)
+
+    async def ready(self, expect: int | None = None) -> tuple[Node, ...]:
+        """Return the nodes once *expect* of them are known, or every source has settled.
+
+        *expect* above one is taken to be all: from then on nobody waits for others. Raises NoNode, saying where was looked.
+        """
+        if not self._is_met(expect):
+            waiter: Deferred[None] = Deferred()
+            self._waiters.append((expect, waiter))
+            await waiter
+        nodes = self._roster.nodes()
+        if expect is not None and 1 < expect <= len(nodes):
+            self._enough = True
+        if not self._roster.states():
+            raise NoNode(self._nothing_found())
+        return nodes
+
+    # -- what the sources say: the sink --------------------------------------------------------------------------------
+
+    def heard(self, advertisement: Advertisement, source: str) -> None:
+        """Take in what a source heard."""
+        self._roster.heard(advertisement, source, self._clock.seconds())
+        self._wake()
+
+    def gone(self, instance: str, source: str) -> None:
+        """Take in that a source has lost a node."""
+        self._roster.gone(instance, source, self._clock.seconds())
+
+    def failed(self, instance: str, source: str, cause: BaseException) -> None:
+        """Take in that a node which a source knows does not answer."""
+        key = self._roster.key_of(instance, source)
+        if key is not None:
+            self._roster.failed(key, self._clock.seconds(), cause)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _is_met(self, expect: int | None) -> bool:
+        if self._enough or not self._unsettled:
+            return True
+        return expect is not None and len(self._roster.nodes()) >= expect
+
+    def _settled(self, _: object) -> None:
+        self._unsettled -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        met = [(expect, waiter) for expect, waiter in self._waiters if self._is_met(expect)]
+        self._waiters = [entry for entry in self._waiters if entry not in met]
+        for _, waiter in met:
+            if not waiter.called:  # cancelled by the one who waited
+                waiter.callback(None)
+
+    def _nothing_found(self) -> str:
+        whose = f"of cluster {self._roster.cluster!r} " if self._roster.cluster else ""
+        tried = "; ".join(source.describe() for source in self._sources) or "nothing, for no source was given"
+        return f"no node {whose}was found; looked at {tried}. Start one with 'granum serve DIR'"
+
+    async def _probe(self) -> None:
+        """Ask the missing nodes whether they are back, and forget those that have been away too long."""
+        missing = [node for node in self._roster.missing() if self._roster.is_advertised(node)]
+        await DeferredList([Deferred.fromCoroutine(self._ask(node)) for node in missing], consumeErrors=True)
+        self._roster.forget_missing(self._clock.seconds())
+
+    async def _ask(self, node: Node) -> None:
+        await self._probe_node(node)

@@ -1,0 +1,197 @@
+"""Whole files to and from one node: get, put, mkdir, listing, head, status.
+
+Every answer is checked before it is believed: it comes from the node that was meant, with the length that it announced. A
+put is sent once; when its answer is lost it is reported as not receipted, because it may or may not be stored.
+
+This module knows one node at a time. Which node to ask, and what to do when it fails, its callers decide; whether a node
+answered is reported to them.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredSemaphore
+
+from granum.request import Reply, Requester, was_sent
+from granum.roster import Node
+from granum.wire.errors import (
+    BadListing,
+    GranumError,
+    IsADirectory,
+    NodeError,
+    NodeUnreachable,
+    NotReceipted,
+    error_for,
+)
+from granum.wire.exchange import DURABILITY
+from granum.wire.listing import UNKNOWN_SIZE, Entry, Flags, Listing, decode_listing
+from granum.wire.paths import ClusterPath
+
+NODE_HEADER = "granum-node"  # carries the id of the node that answers; PYME's nodes have none
+PARALLEL_PER_NODE = 4  # bodies, and again as many questions, at once: a PYME node accepts five connections at a time
+FILE_BYTES_MAX = 1 << 34  # 16 GiB: a get holds the whole file in memory
+LISTING_BYTES_MAX = 1 << 28  # 256 MiB: some five million entries
+STATUS_BYTES_MAX = 1 << 20
+MOVED = frozenset({301, 308})  # a node's answer to the name of a directory without its final slash
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A node's acknowledgement of one put: *size* in bytes, *when* in unix time by this machine's clock.
+
+    *durability* is 'commit' (synced before it was sent), 'relaxed', or '' from a PYME node, which does not say.
+    """
+
+    path: ClusterPath
+    node: Node
+    size: int
+    when: float
+    durability: str
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What goes on with one node: *failures* counts, so that those who wait in turn need not find out one by one."""
+
+    bodies: DeferredSemaphore = field(default_factory=lambda: DeferredSemaphore(PARALLEL_PER_NODE))
+    questions: DeferredSemaphore = field(default_factory=lambda: DeferredSemaphore(PARALLEL_PER_NODE))
+    failures: int = 0
+    failure: NodeUnreachable = field(default_factory=NodeUnreachable)
+
+
+class Transfer:
+    """Transfers with any node. *answered* and *failed* are told what each exchange showed of its node.
+
+    *wall_clock* gives the unix time that receipts carry.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: see Requester
+        *,
+        answered: Callable[[Node], None] = lambda _: None,
+        failed: Callable[[Node, GranumError], None] = lambda *_: None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._requester = Requester(reactor)
+        self._answered = answered
+        self._failed = failed
+        self._wall_clock = wall_clock
+        self._lanes: dict[str, _Lane] = {}
+
+    async def get(self, node: Node, path: ClusterPath) -> bytes:
+        """Return the bytes of the file *path*.
+
+        Raises NotStored, IsADirectory, NodeUnreachable, NodeTimeout, or what else the node's status means.
+        """
+        reply = await self._request("GET", node, path.target(), is_body=True, body_bytes_max=FILE_BYTES_MAX)
+        if reply.status in MOVED:
+            raise IsADirectory(f"{path} is a directory")
+        return _checked(reply, node, path).body
+
+    async def listing(self, node: Node, path: ClusterPath) -> Listing | None:
+        """Return the listing of the directory *path*; None when the node has none. Raises BadListing and as `get`."""
+        target = path.target(directory=True)
+        reply = await self._request("GET", node, target, body_bytes_max=LISTING_BYTES_MAX)
+        if reply.status == 404:
+            return None
+        try:
+            return decode_listing(_checked(reply, node, path).body)
+        except BadListing as error:
+            raise BadListing(f"{path} on {node.name}: {error}") from error
+
+    async def head(self, node: Node, path: ClusterPath) -> Entry | None:
+        """Return what the node has under *path*, None when nothing.
+
+        The size of a file is exact, or -1 where the node does not say; that of a directory is always -1.
+        """
+        reply = await self._request("HEAD", node, path.target(), body_bytes_max=0)
+        if reply.status == 404:
+            return None
+        if reply.status in MOVED or not path.parts:
+            return Entry(path.name, Flags.DIRECTORY, UNKNOWN_SIZE)
+        return Entry(path.name, Flags.FILE, _checked(reply, node, path).length)
+
+    async def put(self, node: Node, path: ClusterPath, body: bytes) -> Receipt:
+        """Store *body* as the file *path*; return the receipt.
+
+        Raises AlreadyStored or what else the node's status means, NodeUnreachable when no connection was made, and
+        NotReceipted when the answer was lost.
+        """
+        return await self._write(node, path, path.target(), body)
+
+    async def mkdir(self, node: Node, path: ClusterPath) -> Receipt:
+        """Make the directory *path*; as `put`."""
+        return await self._write(node, path, path.target(directory=True), b"")
+
+    async def status(self, node: Node) -> Mapping[str, object]:
+        """Return what the node says of itself; 'node_id' is added from the answer's header when the node has one."""
+        reply = await self._request("GET", node, "/__status", body_bytes_max=STATUS_BYTES_MAX)
+        try:
+            status = json.loads(_checked(reply, node, ClusterPath()).body)
+        except (ValueError, RecursionError):
+            status = None
+        if not isinstance(status, dict):
+            raise NodeError(f"node {node} does not answer with its status; is it really a node?")
+        node_id = reply.header(NODE_HEADER)
+        return {**status, "node_id": node_id} if node_id else status
+
+    def close(self) -> Deferred[None]:
+        """Close the kept connections; fires when they are closed."""
+        return self._requester.close()
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    async def _write(self, node: Node, path: ClusterPath, target: str, body: bytes) -> Receipt:
+        try:
+            reply = await self._request("PUT", node, target, body, is_body=True, body_bytes_max=STATUS_BYTES_MAX)
+        except NodeUnreachable as error:
+            if not was_sent(error):
+                raise
+            raise NotReceipted(f"{path} may or may not be stored", [str(path)], {node.name: error}) from error
+        durability = _checked(reply, node, path).header(DURABILITY)
+        return Receipt(path, node, len(body), self._wall_clock(), durability)
+
+    async def _request(
+        self,
+        verb: str,
+        node: Node,
+        target: str,
+        body: bytes | None = None,
+        *,
+        is_body: bool = False,
+        body_bytes_max: int,
+    ) -> Reply:
+        """Send in turn; raise NodeUnreachable when another node answers or this one does not."""
+        lane = self._lanes.setdefault(node.host, _Lane())
+        turn = lane.bodies if is_body else lane.questions
+        failures = lane.failures
+        await turn.acquire()
+        try:
+            if lane.failures != failures:
+                raise lane.failure
+            reply = await self._requester.request(verb, node, target, body, body_bytes_max=body_bytes_max)
+            found = reply.header(NODE_HEADER)
+            if node.node_id and found and found != node.node_id:
+                raise NodeUnreachable(f"another node answers at {node.host}: not {node.node_id} but {found}")
+        except NodeUnreachable as error:
+            if error is not lane.failure:
+                lane.failures, lane.failure = lane.failures + 1, error
+                self._failed(node, error)
+            raise
+        finally:
+            turn.release()
+        self._answered(node)
+        return reply
+
+
+def _checked(reply: Reply, node: Node, path: ClusterPath) -> Reply:
+    """Return *reply* when it is a success, else raise what its status means, with the node's own sentence if it has one."""
+    if 200 <= reply.status < 300:
+        return reply
+    is_text = reply.header("content-type").startswith("text/plain")
+    sentence = reply.body.decode("utf-8", "replace").strip() if is_text else ""
+    raise error_for(reply.status, f"{path} on {node.name}: {sentence or error_for(reply.status)}")

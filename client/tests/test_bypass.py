@@ -1,0 +1,153 @@
+"""The bypass reads what lies in the right store, and nothing else."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+
+from granum.bypass import LocalStores, is_own_address, marker_directories
+from granum.roster import Node
+from granum.wire.paths import ClusterPath
+
+NODE = Node("id-1", "scope1:1", "127.0.0.1", 1, "lab", "id-1")
+FILE = ClusterPath.of(["run", "f"])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """The store of NODE, with one file."""
+    root = tmp_path / "store"
+    (root / ".granum").mkdir(parents=True)
+    (root / ".granum" / "node-id").write_text("id-1\n")
+    (root / "run").mkdir()
+    (root / "run" / "f").write_bytes(b"frame")
+    return root
+
+
+async def read(store: Path, path: ClusterPath = FILE, node: Node = NODE, markers: tuple[str, ...] = ()) -> bytes | None:
+    return await LocalStores([str(store)], markers, reactor).read(node, path)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_in_the_store_of_the_node_is_read(store: Path) -> None:
+    assert await read(store) == b"frame"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_store_with_another_node_id_is_not_believed(store: Path) -> None:
+    (store / ".granum" / "node-id").write_text("id-2\n")
+    assert await read(store) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_directory_without_a_node_id_is_no_store(store: Path) -> None:
+    (store / ".granum" / "node-id").unlink()
+    assert await read(store) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_pyme_node_is_never_bypassed(store: Path) -> None:
+    (store / ".granum" / "node-id").write_text("\n")
+    assert await read(store, node=Node("x", "x:1", "127.0.0.1", 1, "lab", "")) is None
+
+
+def link_file(store: Path) -> None:
+    (store / "run" / "f").unlink()
+    (store / "run" / "f").symlink_to(store / "secret")
+
+
+def link_directory(store: Path) -> None:
+    (store / "run").rename(store / "moved")
+    (store / "run").symlink_to(store / "moved")
+
+
+def link_node_id(store: Path) -> None:
+    (store / ".granum" / "node-id").rename(store / "elsewhere")
+    (store / ".granum" / "node-id").symlink_to(store / "elsewhere")
+
+
+def make_fifo(store: Path) -> None:
+    (store / "run" / "f").unlink()
+    os.mkfifo(store / "run" / "f")
+
+
+def make_directory(store: Path) -> None:
+    (store / "run" / "f").unlink()
+    (store / "run" / "f").mkdir()
+
+
+def remove(store: Path) -> None:
+    (store / "run" / "f").unlink()
+
+
+@pytest.mark.parametrize("spoil", [link_file, link_directory, link_node_id, make_fifo, make_directory, remove])
+@pytest_twisted.ensureDeferred
+async def test_whatever_is_odd_is_left_to_the_node(store: Path, spoil: Any) -> None:
+    (store / "secret").write_bytes(b"secret")
+    spoil(store)
+    assert await read(store) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_root_is_no_file(store: Path) -> None:
+    assert await read(store, ClusterPath()) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_marker_leads_to_the_store(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "id-1.json").write_text(json.dumps({"store": str(store)}))
+    assert await read(tmp_path / "none", markers=(str(tmp_path),)) == b"frame"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"store": 5}', '{"store": "/no\u0000such"}', "null"])
+@pytest_twisted.ensureDeferred
+async def test_a_marker_that_makes_no_sense_is_ignored(store: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "id-1.json").write_text(text)
+    assert await read(tmp_path / "none", markers=(str(tmp_path),)) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_marker_of_another_user_is_ignored(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner seen is changed where the module looks: no test may need root to make another user's file."""
+    (tmp_path / "id-1.json").write_text(json.dumps({"store": str(store)}))
+    real = os.fstat
+
+    def fstat(fd: int) -> Any:
+        found = list(real(fd))
+        found[4] = 12345
+        return os.stat_result(found)
+
+    monkeypatch.setattr("granum.bypass.os.fstat", fstat)
+    assert await read(tmp_path / "none", markers=(str(tmp_path),)) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_id_cannot_leave_the_directory_of_markers(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps({"store": str(store)}))
+    (store / ".granum" / "node-id").write_text("../x")
+    (tmp_path / "markers").mkdir()
+    node = Node("../x", "x:1", "127.0.0.1", 1, "lab", "../x")
+    assert await read(tmp_path / "none", node=node, markers=(str(tmp_path / "markers"),)) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_without_a_store_here_is_not_looked_for_each_time(tmp_path: Path) -> None:
+    stores = LocalStores([str(tmp_path)], (), reactor)
+    assert stores.may_hold(NODE) is True
+    await stores.read(NODE, FILE)
+    assert stores.may_hold(NODE) is False
+
+
+def test_markers_are_where_nodes_put_them() -> None:
+    assert marker_directories({"XDG_RUNTIME_DIR": "/run/user/7"}) == ("/run/granum", "/run/user/7/granum")
+    assert marker_directories({}) == ("/run/granum",)
+
+
+def test_own_addresses_are_told_from_others() -> None:
+    assert [is_own_address(address) for address in ("127.0.0.1", "192.0.2.199", "localhost")] == [True, False, False]
