@@ -1,0 +1,208 @@
+"""The series reader: frames of a series as arrays, while it is being written or afterwards.
+
+A view of the directory says which frames there are and which node holds each, so every frame is asked of its own node. The
+rule: an array has the shape and dtype of the series, or reading fails and names the frame; a view that may lack frames,
+because a node did not answer, says so in `missing`.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+
+from granum.cluster import Cluster
+from granum.streaming.series import EVENTS, FINAL_METADATA, METADATA, SUFFIX, frame_name
+from granum.union import UnionView
+from granum.wire import frame, pzf
+from granum.wire.errors import BadFrame, GranumError, NotStored, Partial, WrongFrame
+from granum.wire.paths import ClusterPath
+
+TRIES_MAX = 4  # frames looked at for shape and dtype: more than one, for the first may be damaged or its node down
+
+_FRAME = re.compile(r"frame(\d{5,10})\.pzf", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What was found at one moment; *kind* is frame shape and dtype, None before there is a frame."""
+
+    view: UnionView
+    numbers: tuple[int, ...]
+    metadata: dict[str, Any]
+    kind: tuple[tuple[int, ...], np.dtype[Any]] | None
+
+
+class SeriesReader:
+    """Reads the series *path* of *cluster*, as it was found when opened or refreshed last; made by `open`."""
+
+    def __init__(self, cluster: Cluster, path: ClusterPath, state: _State) -> None:
+        """Use `open`."""
+        self.path = path
+        self._cluster = cluster
+        self._state = state
+
+    @classmethod
+    def open(cls, cluster: Cluster, path: str | ClusterPath) -> "Deferred[SeriesReader]":
+        """Fire with a reader of the series *path*, or of *path*.pcs when there is no *path*.
+
+        Fails with NotStored when there is no such series, Partial when the node that may hold it did not answer, BadFrame
+        when metadata or frames are damaged, NoNode.
+        """
+
+        async def find() -> SeriesReader:
+            directory = ClusterPath.parse(path)
+            try:
+                view = await cluster.listdir(directory)
+            except NotStored:
+                if directory.name.endswith(SUFFIX) or not directory.parts:
+                    raise
+                directory = directory.parent / (directory.name + SUFFIX)
+                view = await cluster.listdir(directory)
+            return cls(cluster, directory, await _look(cluster, directory, view, None))
+
+        return Deferred.fromCoroutine(find())
+
+    # -- what is there ------------------------------------------------------------------------------------------------
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of all frames found, ascending."""
+        return self._state.numbers
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(frames, height, width), or with a depth as fourth; (0,) while no frame is there."""
+        return (len(self.numbers), *self._state.kind[0]) if self._state.kind else (0,)
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The dtype of every frame, in native byte order; None while no frame is there."""
+        return self._state.kind[1] if self._state.kind else None
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The metadata by flat, dotted keys: the final ones when they are there."""
+        return self._state.metadata
+
+    @property
+    def complete(self) -> bool:
+        """Whether the series was finalised, which is after all of its frames were stored."""
+        return EVENTS in self._state.view
+
+    @property
+    def partial(self) -> bool:
+        """Whether a known node did not answer, so that frames may be lacking."""
+        return self._state.view.partial
+
+    @property
+    def missing(self) -> Mapping[str, BaseException]:
+        """The nodes that did not answer, by name, each with the cause."""
+        return self._state.view.missing
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    # -- verbs --------------------------------------------------------------------------------------------------------
+
+    def frame(self, n: int) -> Deferred[NDArray[Any]]:
+        """Fire with frame *n* as a read-only array of shape (height, width), or with a depth as third.
+
+        Fails with NotStored when it is not among `numbers` (Partial when a node is missing that may hold it), BadFrame when
+        it is damaged, WrongFrame when it has not the shape and dtype of the series, or as `Cluster.get` does.
+        """
+        return Deferred.fromCoroutine(self._frame(n))
+
+    def file(self, n: int) -> Deferred[bytes]:
+        """Fire with the PZF file of frame *n*; fails as `frame` does, but does not look inside."""
+        return Deferred.fromCoroutine(_file(self._cluster, self.path, self._state.view, n))
+
+    def refresh(self) -> Deferred[None]:
+        """Look again for frames, metadata and completion; fires when the properties show what is there now."""
+        return Deferred.fromCoroutine(self._refresh())
+
+    async def _frame(self, n: int) -> NDArray[Any]:
+        state = self._state
+        array = await _decoded(self._cluster, n, await _file(self._cluster, self.path, state.view, n))
+        if state.kind not in {None, (array.shape, array.dtype)}:
+            assert state.kind is not None
+            shape, dtype = state.kind
+            raise WrongFrame(
+                f"frame {n} of {self.path} has shape {array.shape} and dtype {array.dtype}; "
+                f"the series has {shape} and {dtype}"
+            )
+        return array
+
+    async def _refresh(self) -> None:
+        self._cluster.forget_listing(self.path / METADATA)
+        view = await self._cluster.listdir(self.path)
+        self._state = await _look(self._cluster, self.path, view, self._state.kind)
+
+
+async def _look(
+    cluster: Cluster, path: ClusterPath, view: UnionView, kind: tuple[tuple[int, ...], np.dtype[Any]] | None
+) -> _State:
+    """Return what *view* of the series *path* holds; *kind* is what is known of its frames already."""
+    source = next((name for name in (FINAL_METADATA, METADATA) if name in view), None)
+    if source is None and not view.partial:
+        raise NotStored(f"{path} is not a series: it has no {METADATA}")
+    metadata = {} if source is None else await _read_metadata(cluster, path, view, source)
+    found = (_FRAME.fullmatch(name) for name in view)
+    numbers = tuple(sorted(n for match in found if match and frame_name(n := int(match[1])) == match[0]))
+    if kind is None and numbers:
+        kind = await _kind(cluster, path, view, numbers)
+    return _State(view, numbers, metadata, kind)
+
+
+async def _read_metadata(cluster: Cluster, path: ClusterPath, view: UnionView, source: str) -> dict[str, Any]:
+    body = await cluster.get(path / source, nodes=view.holders(source))
+    try:
+        metadata = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadFrame(f"{path / source} is not readable metadata: {error}") from error
+    if not isinstance(metadata, dict):
+        raise BadFrame(f"{path / source} is not readable metadata: a JSON object is expected")
+    return metadata
+
+
+async def _kind(
+    cluster: Cluster, path: ClusterPath, view: UnionView, numbers: tuple[int, ...]
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and dtype of the first frame that can be read; raises what the first one failed with."""
+    failure: GranumError | None = None
+    for n in numbers[:TRIES_MAX]:
+        try:
+            array = await _decoded(cluster, n, await _file(cluster, path, view, n))
+        except GranumError as error:
+            failure = failure or error
+        else:
+            return array.shape, array.dtype
+    assert failure is not None
+    raise failure
+
+
+async def _file(cluster: Cluster, path: ClusterPath, view: UnionView, n: int) -> bytes:
+    name = frame_name(n)
+    if name not in view:
+        if view.partial:
+            raise Partial(f"frame {n} of {path} was not found", view.missing)
+        raise NotStored(f"there is no frame {n} in {path}")
+    return await cluster.get(path / name, nodes=view.holders(name))
+
+
+async def _decoded(cluster: Cluster, n: int, file: bytes) -> NDArray[Any]:
+    """Return the array in *file*, without the depth of a plain image; compressed ones are decoded in a thread."""
+    try:
+        if pzf.parse_header(file).compression == "raw":
+            array = frame.decode(file).array
+        else:
+            reactor = cluster.reactor
+            array = (await deferToThreadPool(reactor, reactor.getThreadPool(), frame.decode, file)).array
+    except BadFrame as error:
+        raise BadFrame(f"frame {n}: {error}") from error
+    return array[:, :, 0] if array.shape[2] == 1 else array

@@ -1,0 +1,247 @@
+"""The series writer: frames and metadata of one acquisition, in PYME's layout, streamed while the camera runs.
+
+A series is a directory NAME.pcs: metadata.json first, then frame00000.pzf and so on, final_metadata.json, and events.json
+last, which marks it complete. The rule: the mark is set only when every frame has its receipt, so a reader that sees it
+lacks nothing; a series that was given up or lost a frame never has it.
+
+All frames of a series have one shape and one dtype. The series knows frames; how files travel is the streamer's matter.
+"""
+
+import operator
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.threads import deferToThreadPool
+
+from granum.cluster import Cluster
+from granum.roster import Node
+from granum.streaming.metadata import Event, encode_events, encode_metadata, flat_metadata
+from granum.streaming.streamer import PENDING_MAX, Streamer, Summary
+from granum.wire import frame
+from granum.wire.errors import AlreadyStored, Closed, NodeBusy, NotADirectory, NotStored, Partial, WrongFrame
+from granum.wire.paths import ClusterPath
+from granum.wire.pzf import Compression
+
+SUFFIX = ".pcs"
+METADATA = "metadata.json"
+FINAL_METADATA = "final_metadata.json"
+EVENTS = "events.json"
+
+ENCODERS_MAX = 4  # frames being compressed at a time: each holds a thread of the pool and up to two copies of its frame
+NOT_KNOWN_YET = -1  # PYME's word for a size that is still growing
+
+
+def frame_name(n: int) -> str:
+    """Return the file name of frame *n*."""
+    return f"frame{n:05d}.pzf"
+
+
+class SeriesWriter:
+    """Writes one series to *cluster*; made by `create`. *path* is its directory, *image_id* its number in every frame."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        path: ClusterPath,
+        metadata: Mapping[str, Any],
+        streamer: Streamer,
+        *,
+        compression: Compression,
+        quantise: frame.Quantisation | None,
+    ) -> None:
+        """Use `create`, which stores the metadata as well."""
+        self.path = path
+        self.image_id: int = metadata["imageID"]
+        self._cluster = cluster
+        self._metadata = metadata
+        self._streamer = streamer
+        self._compression: Compression = compression
+        self._quantise = quantise
+        self._encoders = DeferredSemaphore(ENCODERS_MAX)
+        self._shape: tuple[int, ...] | None = None
+        self._dtype: np.dtype[Any] | None = None
+        self._numbers: set[int] = set()
+        self._pending = 0  # frames that were handed over and are not in a window yet
+        self._drained: Deferred[None] | None = None
+        self._closed = False
+        self._aborted = False
+
+    @classmethod
+    def create(
+        cls,
+        cluster: Cluster,
+        path: str | ClusterPath,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        compression: Compression = "raw",
+        quantise: frame.Quantisation | None = None,
+        shape: tuple[int, ...] | None = None,
+        dtype: DTypeLike | None = None,
+        **streamer_options: Any,  # those of Streamer, each with its own type
+    ) -> "Deferred[SeriesWriter]":
+        """Store metadata.json in a new directory *path*, '.pcs' appended when missing; fires with the writer.
+
+        *metadata* may be nested. Without *shape* or *dtype* the first frame decides what the others must have. Fails with
+        AlreadyStored when an answering node has the directory, ValueError for bad metadata, WrongFrame or BadConfig for
+        frames or codings that PZF does not hold, NoNode, or with what `Cluster.put` fails with.
+        """
+
+        async def create() -> SeriesWriter:
+            directory = _series_path(path)
+            stated = {"DimOrder": "XYCZT", "SizeC": 1, "SizeZ": 1, "SizeT": NOT_KNOWN_YET, **flat_metadata(metadata)}
+            stated["imageID"] = 1 + secrets.randbelow(2**63 - 1)
+            # A trial frame, so that a setting which no frame could be stored with fails before anything is.
+            trial = np.zeros((1, 1), _stored_dtype(dtype or "u2"))
+            frame.encode(trial, compression=compression, quantise=quantise)
+            if shape is not None:
+                _check_shape("every frame", shape)
+            await _check_free(cluster, directory)
+            await cluster.put(directory / METADATA, encode_metadata(stated))
+            streamer = Streamer(
+                cluster.roster.nodes(), reactor=cluster.reactor, ledger=cluster.ledger, **streamer_options
+            )
+            writer = cls(cluster, directory, stated, streamer, compression=compression, quantise=quantise)
+            writer._shape = None if shape is None else tuple(shape)
+            writer._dtype = None if dtype is None else trial.dtype
+            return writer
+
+        return Deferred.fromCoroutine(create())
+
+    def store_frame(self, n: int, array: ArrayLike, *, copy: bool = True) -> Deferred[Node]:
+        """Stream frame *n*; fires with its node when it is in a window: wait for it before the next frame.
+
+        *array* has (height, width) or three axes, u1, u2 or f4 in either byte order. It is copied before this returns,
+        because cameras use their buffers again; with *copy* off it must not change until the series is finalised.
+
+        Fails, and stores nothing, with WrongFrame (not the shape or dtype of the series), AlreadyStored (number used),
+        ValueError (negative number), Closed, or as `Streamer.put` does. Frames stored before are not touched.
+        """
+        return Deferred.fromCoroutine(self._store_frame(n, array, copy=copy))
+
+    def finalise(self, events: Iterable[Event] = (), metadata: Mapping[str, Any] | None = None) -> Deferred[Summary]:
+        """Wait for all receipts, store the final metadata and then *events*, and fire with the summary of the frames.
+
+        *metadata* are added to those of `create`; SizeT becomes the number of frames unless they state it. Fails with
+        NotReceipted, and leaves the series incomplete, when a frame has no receipt; ValueError, with the series still
+        open, for bad metadata or events.
+        """
+        return Deferred.fromCoroutine(self._finalise(events, metadata))
+
+    def abort(self) -> Deferred[None]:
+        """Close without marking the series complete; frames on their way may or may not be stored. Fires when closed."""
+        self._closed = self._aborted = True
+        return self._streamer.abort().addCallback(lambda _: self._cluster.forget_listing(self.path / METADATA))
+
+    # -- private ------------------------------------------------------------------------------------------------------
+
+    async def _store_frame(self, n: int, array: ArrayLike, *, copy: bool) -> Node:
+        if self._closed:
+            raise Closed(f"the series {self.path} is closed")
+        number = operator.index(n)
+        samples = np.asarray(array)
+        self._check_frame(number, samples)
+        if self._pending >= PENDING_MAX:
+            raise NodeBusy(f"{self._pending} frames wait for room already; wait for each before the next")
+        if copy or not samples.dtype.isnative:
+            samples = np.array(samples, samples.dtype.newbyteorder("="), order="A")
+        if self._shape is None or self._dtype is None:
+            self._shape, self._dtype = samples.shape, samples.dtype
+        self._numbers.add(number)
+        self._pending += 1
+        try:
+            return await self._streamer.put(self.path / frame_name(number), await self._encode(number, samples), number)
+        except BaseException:
+            self._numbers.discard(number)
+            raise
+        finally:
+            self._pending -= 1
+            if self._drained is not None and not self._pending:
+                self._drained.callback(None)
+
+    def _check_frame(self, number: int, samples: NDArray[Any]) -> None:
+        if number < 0:
+            raise ValueError(f"frame {number}: frames are counted from 0")
+        if number in self._numbers:
+            raise AlreadyStored(f"frame {number} of {self.path} was stored before; each number is used once")
+        _check_shape(f"frame {number}", samples.shape)
+        dtype = _stored_dtype(samples.dtype)
+        shape_expected, dtype_expected = self._shape or samples.shape, self._dtype or dtype
+        if (samples.shape, dtype) != (shape_expected, dtype_expected):
+            raise WrongFrame(
+                f"frame {number} has shape {samples.shape} and dtype {dtype}; "
+                f"the series {self.path} has {shape_expected} and {dtype_expected}"
+            )
+
+    async def _encode(self, number: int, samples: NDArray[Any]) -> list[bytes | memoryview]:
+        """Return the pieces of the frame's file: raw ones at once, compressed ones from a thread."""
+        encode = partial(
+            frame.encode,
+            samples,
+            frame_number=number,
+            sequence_id=self.image_id,
+            compression=self._compression,
+            quantise=self._quantise,
+        )
+        if self._compression == "raw":
+            return encode()
+        reactor = self._cluster.reactor
+        return await self._encoders.run(deferToThreadPool, reactor, reactor.getThreadPool(), encode)
+
+    async def _finalise(self, events: Iterable[Event], metadata: Mapping[str, Any] | None) -> Summary:
+        if self._closed:
+            raise Closed(f"the series {self.path} is closed")
+        marker = encode_events(events)
+        added = flat_metadata(metadata)
+        self._closed = True
+        try:
+            if self._pending:
+                self._drained = Deferred()
+                await self._drained
+            summary = await self._streamer.close()
+            if self._aborted:
+                raise Closed(f"the series {self.path} was aborted")
+        except BaseException:
+            await self._streamer.abort()
+            raise
+        finally:
+            self._cluster.forget_listing(self.path / METADATA)
+        final = {**self._metadata, "SizeT": len(self._numbers), **added, "imageID": self.image_id}
+        await self._cluster.put(self.path / FINAL_METADATA, encode_metadata(final))
+        await self._cluster.put(self.path / EVENTS, marker)
+        return summary
+
+
+def _series_path(path: str | ClusterPath) -> ClusterPath:
+    parsed = ClusterPath.parse(path)
+    if parsed.name.endswith(SUFFIX):
+        return parsed
+    return parsed.parent / (parsed.name + SUFFIX)
+
+
+async def _check_free(cluster: Cluster, directory: ClusterPath) -> None:
+    """Raise AlreadyStored when a node has *directory*; one that does not answer must not keep a camera waiting."""
+    try:
+        await cluster.listdir(directory)
+    except (NotStored, Partial):
+        return
+    except NotADirectory:
+        pass
+    raise AlreadyStored(f"{directory} is stored already; choose another name")
+
+
+def _check_shape(what: str, shape: Sequence[int]) -> None:
+    if len(shape) not in {2, 3} or min(shape) < 1:
+        raise WrongFrame(f"{what} has shape {tuple(shape)}; (height, width) is expected")
+
+
+def _stored_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype that a frame comes back with; raises WrongFrame for one that PZF does not hold."""
+    native = np.dtype(dtype).newbyteorder("=")
+    if native not in {np.dtype("u1"), np.dtype("u2"), np.dtype("f4")}:
+        raise WrongFrame(f"the samples are {native}; uint8, uint16 and float32 can be stored")
+    return native
