@@ -29,6 +29,7 @@ from granum_node.storage.store import Store, check_directory
 
 BACKLOG = 1024  # PYME's 5 makes a fifth of 200 clients wait a second
 CHECK_S = 1.0  # how often connections are looked at for stalls
+GOODBYE_S = 5.0  # for the network and the registry; a goodbye takes a second
 DRAIN_S = 10.0  # for what is in flight when the node is told to stop
 DRAIN_POLL_S = 0.02
 THREADS = 4  # listings and advertising
@@ -103,12 +104,10 @@ class NodeService(Service):
             )
 
     async def _stop(self) -> None:
-        if self._advertiser is not None and self._announced is not None:
-            await self._announced
-            try:
-                await deferToThreadPool(self._reactor, self._threads, self._advertiser.withdraw)
-            except Exception as error:  # noqa: BLE001 - whatever it is, what is in flight must still be finished
-                _log.warn("the advertisement could not be withdrawn: {error}", error=error)
+        try:
+            await Deferred.fromCoroutine(self._say_goodbye()).addTimeout(GOODBYE_S, self._reactor)
+        except Exception as error:  # noqa: BLE001 - whatever it is, what is in flight must still be finished
+            _log.warn("the advertisement could not be withdrawn: {error}", error=error)
         if self._port is not None:
             stopped = self._port.stopListening()
             if stopped is not None:
@@ -118,6 +117,11 @@ class NodeService(Service):
         self._presence.remove()
         self._threads.adjustPoolsize(0, 0)  # stop() would join them, on the reactor
         self._store.close()
+
+    async def _say_goodbye(self) -> None:
+        if self._advertiser is not None and self._announced is not None:
+            await self._announced
+            await deferToThreadPool(self._reactor, self._threads, self._advertiser.withdraw)
 
     async def _drain(self) -> None:
         """Let every connection finish what has begun, for a bounded time."""

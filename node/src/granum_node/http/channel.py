@@ -22,6 +22,7 @@ from granum.wire.errors import BadRequest, BodyTooLarge, GranumError
 from granum_node.http.outbox import Outbox
 from granum_node.http.parser import BODY_BYTES_MAX, ChunkedBody, Request, find_head, parse_head
 from granum_node.http.reply import CONTINUE, HeadMaker, Reply
+from granum_node.http.sink import Dropped, Sink
 
 CHUNK_BYTES = 256 * 1024  # of one recv; smaller ones cost a quarter of the throughput of large files
 FILES_PENDING_MAX = 16  # replies holding an open file, per connection
@@ -35,19 +36,6 @@ IDLE_S = 600.0  # between requests; PYME's clients keep connections open over an
 STALL_S = 30.0  # without a byte that the peer owes: inside a request, or taken of a reply
 
 BAD_HEAD = Request("", b"", 1, {}, None, chunked=False, keep_alive=False, expects_continue=False)
-
-
-class Sink(TypingProtocol):
-    """Where a request's body goes."""
-
-    def write(self, piece: bytes | memoryview) -> None:
-        """Take *piece*; it is only valid during the call."""
-
-    def finish(self) -> None:
-        """Take note that the body is whole."""
-
-    def abort(self) -> None:
-        """Take note that the rest will never come."""
 
 
 class Responder(TypingProtocol):
@@ -68,19 +56,6 @@ class Responder(TypingProtocol):
         """Take note that a connection is gone."""
 
 
-class Dropped:
-    """The sink of a body that nobody wants, read to keep the connection in step."""
-
-    def write(self, piece: bytes | memoryview) -> None:
-        """Drop *piece*."""
-
-    def finish(self) -> None:
-        """Do nothing."""
-
-    def abort(self) -> None:
-        """Do nothing."""
-
-
 @implementer(IHalfCloseableProtocol)
 class Channel(Protocol):
     """One connection of a node; *clock* measures idleness in monotonic seconds."""
@@ -99,7 +74,6 @@ class Channel(Protocol):
         self._draining = False  # the node stops: this request, then no other
         self._peer_is_done = False
         self._lingering: IDelayedCall | None = None
-        self._linger_max_s = LINGER_MAX_S
         self._linger_until = 0.0
         self._heard = clock.seconds()
         self._sent_bytes = 0  # as of the last check
@@ -117,8 +91,8 @@ class Channel(Protocol):
         """Take what has arrived."""
         self._heard = self._clock.seconds()
         if self._ending:
-            if self._lingering is not None and self._lingering.active() and self._heard < self._linger_until:
-                self._lingering.reset(LINGER_S)
+            if self._lingering is not None and self._lingering.active() and not self._draining:
+                self._lingering.reset(min(LINGER_S, max(0.0, self._linger_until - self._heard)))
             return
         if self._kept:
             data = self._kept + data
@@ -151,7 +125,6 @@ class Channel(Protocol):
     def close_when_idle(self) -> None:
         """Finish what has begun and close; new requests are not read. Called again until the connection is gone."""
         self._draining = True
-        self._linger_max_s = LINGER_S
         if self._sink is not None:
             return
         self._ending = True
@@ -184,6 +157,7 @@ class Channel(Protocol):
 
     def _advance(self, data: bytes) -> None:
         """Parse and answer as much of *data* as may be, keep the rest, send what is ready."""
+        self._held = False
         self._outbox.corked = True
         at = self._consume(data)
         self._outbox.corked = False
@@ -198,7 +172,6 @@ class Channel(Protocol):
     def _drained(self) -> None:
         """Everything has been sent: go on with what was held back."""
         if self._held and not self._is_full():
-            self._held = False
             if not self._peer_is_done:
                 self.transport.resumeProducing()  # type: ignore[union-attr]
             # Not at once: flush() is our caller, and would nest deeper with each round of a long pipeline.
@@ -357,5 +330,5 @@ class Channel(Protocol):
             transport.abortConnection()  # type: ignore[attr-defined]
             return
         transport.resumeProducing()  # type: ignore[attr-defined]
-        self._linger_until = self._clock.seconds() + self._linger_max_s
+        self._linger_until = self._clock.seconds() + LINGER_MAX_S
         self._lingering = self._clock.callLater(LINGER_S, transport.abortConnection)  # type: ignore[attr-defined]

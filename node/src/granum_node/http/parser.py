@@ -110,7 +110,7 @@ def parse_head(head: bytes) -> Request:
         length,
         chunked,
         _keeps_alive(headers, int(minor)),
-        _expects_continue(headers),
+        _expects_continue(headers, int(minor)),
     )
 
 
@@ -141,9 +141,9 @@ def _keeps_alive(headers: Mapping[bytes, bytes], minor: int) -> bool:
     return b"close" not in options and minor > 0
 
 
-def _expects_continue(headers: Mapping[bytes, bytes]) -> bool:
+def _expects_continue(headers: Mapping[bytes, bytes], minor: int) -> bool:
     text = headers.get(b"expect")
-    if text is None:
+    if text is None or minor == 0:  # RFC 9110 section 10.1.1: an HTTP/1.0 client cannot know interim replies
         return False
     if text.lower() != b"100-continue":
         raise UnmetExpectation

@@ -8,10 +8,11 @@ from twisted.internet.protocol import ServerFactory
 
 from granum.wire.errors import BadPath, UnsupportedVerb
 from granum.wire.paths import Target, parse_target
-from granum_node.http.channel import Channel, Sink
+from granum_node.http.channel import Channel
 from granum_node.http.pool import Pool
 from granum_node.http.read import Reader
 from granum_node.http.reply import HeadMaker, Reply
+from granum_node.http.sink import Sink
 from granum_node.http.status import Identity, status_body
 from granum_node.http.write import Writer
 from granum_node.storage.store import Store

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from granum.wire.errors import AlreadyStored, BadRequest, LengthRequired, UnsupportedCoding, UnsupportedVerb
 from granum.wire.exchange import DURABILITY
 from granum.wire.paths import ClusterPath, Target
-from granum_node.http.channel import Sink
 from granum_node.http.reply import Reply
+from granum_node.http.sink import Sink
 from granum_node.storage.store import Store
 from granum_node.storage.tree import error_of
 

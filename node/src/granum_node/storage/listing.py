@@ -39,10 +39,7 @@ def _entry(item: "os.DirEntry[str]", directory: int) -> Entry | None:
             return _subdirectory(item.name, directory)
         if item.is_file(follow_symlinks=False):
             return Entry(item.name, Flags.FILE, item.stat(follow_symlinks=False).st_size)
-    except (
-        FileNotFoundError,
-        NotADirectoryError,
-    ):  # removed or replaced behind the node's back since the name was read
+    except (FileNotFoundError, NotADirectoryError):  # changed behind the node's back since the name was read
         return None
     return None
 

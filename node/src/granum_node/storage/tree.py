@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from granum.wire.errors import (
     GranumError,
     IsADirectory,
+    NodeBusy,
     NoSpace,
     NotADirectory,
     NotAllowed,
@@ -164,5 +165,7 @@ def error_of(error: OSError, path: ClusterPath, *, below: bool = False) -> Granu
             return NotAllowed(f"the node may not open {path}; its owner or mode was changed behind the node's back")
         case errno.ENOSPC | errno.EDQUOT:
             return NoSpace(f"the node has no room left for {path}; free some or add a node")
+        case errno.EMFILE | errno.ENFILE | errno.ENOMEM:
+            return NodeBusy(f"the node has too much open to get at {path}; try again later or on another node")
         case _:
             return StoreUnusable(f"{path}: {os.strerror(error.errno or 0)}")
