@@ -261,7 +261,7 @@ def test_a_small_put_cut_off_at_any_byte_leaves_nothing_and_a_retry_succeeds(sha
             send_and_cut(shared, data[: cut + len(name) - 4] if cut > raw.index(b"NAME") else data[:cut], how)
             retried.append(name)
     assert ask(shared, "GET", f"{top}/").listing() == {"old": [0, 1]}
-    assert until(lambda: open_files(shared.pid) == idle), "a spooled file was left open"
+    assert until(lambda: open_files(shared.pid) <= idle), "a spooled file was left open"
     with Talk(shared) as talk:
         assert {talk.ask("PUT", f"{top}/{name}", b"again").status for name in retried} == {200}
     assert files(shared.root / ".granum") == {"lock", "node-id"}
@@ -278,7 +278,7 @@ def test_a_large_put_cut_off_anywhere_leaves_nothing_and_a_retry_succeeds(shared
     for _ in range(12):
         send_and_cut(shared, raw[: chance.randrange(len(raw))], chance.choice([FIN, RST, HALF]))
     assert ask(shared, "GET", f"{top}/").listing() == {}
-    assert until(lambda: open_files(shared.pid) == idle), "a spooled file was left open"
+    assert until(lambda: open_files(shared.pid) <= idle), "a spooled file was left open"
     put(shared, f"{top}/f", body)
     assert ask(shared, "GET", f"{top}/f").body == body
     assert files(shared.root / ".granum") == {"lock", "node-id"}
@@ -398,7 +398,7 @@ def test_a_client_that_pipelines_gets_and_does_not_read_takes_little_memory_and_
     print("memory after 300 MiB of pipelined gets:", resident_mib(node.pid), "MiB")
     assert sizes == [MIB, 5] * 300
     assert resident_mib(node.pid) - before < 24
-    assert until(lambda: open_files(node.pid) == idle)
+    assert until(lambda: open_files(node.pid) <= idle)
 
 
 def test_connections_reset_while_they_are_answered_leave_no_file_open(shared: NodeProcess) -> None:
@@ -410,4 +410,4 @@ def test_connections_reset_while_they_are_answered_leave_no_file_open(shared: No
         connection.sendall(request("GET", f"{top}/large") * 20)
         connection.recv(1)
         reset(connection)
-    assert until(lambda: open_files(shared.pid) == idle)
+    assert until(lambda: open_files(shared.pid) <= idle)

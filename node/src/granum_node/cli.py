@@ -1,6 +1,7 @@
 """The command `granum-node`: one node in the foreground, until it is told to stop."""
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -10,7 +11,7 @@ import click
 
 from granum.wire.errors import GranumError, StoreLocked
 from granum_node import __version__
-from granum_node.config import ADVERTISE, NodeConfig, environment_layer, read_files, resolve
+from granum_node.config import ADVERTISE, DURABILITY, NodeConfig, environment_layer, read_files, resolve
 
 EXIT_USAGE = 2  # something that the caller must correct
 EXIT_LOCKED = 75  # EX_TEMPFAIL: another node has the store
@@ -29,6 +30,11 @@ EXIT_LOCKED = 75  # EX_TEMPFAIL: another node has the store
     "--advertisements",
     metavar="|".join(ADVERTISE),
     help="How clients find this node: mDNS, PYME's registry on this machine, or not at all.  [default: mdns]",
+)
+@click.option(
+    "--durability",
+    metavar="|".join(DURABILITY),
+    help="What a receipt means: the file is on the disk, or it is visible and will be on the disk soon.  [default: commit]",
 )
 @click.option(
     "--config", metavar="FILE", help="Settings in YAML, by the same names.  [default: /etc/granum/node.yaml, if any]"
@@ -66,6 +72,7 @@ def run(config: NodeConfig) -> None:
     from granum_node.service import NodeService  # noqa: PLC0415 - after the reactor
 
     _log_to_stderr()
+    _allow_descriptors()
     node = NodeService(config, reactor)  # type: ignore[arg-type]  # typed as less than every reactor can do
     identity = node.identity
     serves = f"granum-node {identity.node_id} serves {config.root} at {node.url} (cluster {identity.cluster})"
@@ -96,6 +103,12 @@ def _log_to_stderr() -> None:
         quiet.setLogLevelForNamespace(noisy, LogLevel.warn)
     observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [quiet])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+
+
+def _allow_descriptors() -> None:
+    """Take as many file descriptors as this user may have: each connection needs one, and each put in flight."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _fail(error: GranumError, status: int) -> None:

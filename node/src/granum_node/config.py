@@ -21,6 +21,7 @@ CONFIG_FILE = "/etc/granum/node.yaml"
 PYME_FILES = ("~/.PYME/config.yaml", "/etc/PYME/config.yaml")
 PYME_KEYS = {"dataserver-root": "root", "dataserver-filter": "cluster", "dataserver-port": "port"}
 ADVERTISE = ("mdns", "local", "off")
+DURABILITY = ("commit", "relaxed")
 _ADVERTISE_OF_PYME = {"zeroconf": "mdns"}
 
 
@@ -33,6 +34,7 @@ class NodeConfig:
     cluster: str = "granum"
     bind: str = "127.0.0.1"
     advertise: str = "mdns"
+    durability: str = "commit"
 
 
 def read_files(named: str | None) -> list[tuple[str, Mapping[str, Any]]]:
@@ -132,10 +134,17 @@ def _advertise(value: Any) -> str:
     return text
 
 
+def _durability(value: Any) -> str:
+    if value not in DURABILITY:
+        raise ValueError(f"{value!r} is not one of {', '.join(DURABILITY)}")
+    return str(value)
+
+
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "root": _root,
     "port": _port,
     "cluster": _cluster,
     "bind": _bind,
     "advertise": _advertise,
+    "durability": _durability,
 }

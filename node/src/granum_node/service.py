@@ -25,6 +25,7 @@ from granum_node.http.server import Server
 from granum_node.http.status import Identity
 from granum_node.presence import Presence
 from granum_node.reactor import Reactor
+from granum_node.storage.publish import COMMIT_THREADS, Commit, Publisher, Relaxed
 from granum_node.storage.store import Store, check_directory
 
 BACKLOG = 1024  # PYME's 5 makes a fifth of 200 clients wait a second
@@ -32,8 +33,7 @@ CHECK_S = 1.0  # how often connections are looked at for stalls
 GOODBYE_S = 5.0  # for the network and the registry; a goodbye takes a second
 DRAIN_S = 10.0  # for what is in flight when the node is told to stop
 DRAIN_POLL_S = 0.02
-THREADS = 4  # listings and advertising
-DURABILITY = "relaxed"  # a receipt follows publication; nothing is synced
+THREADS = 4  # listings and advertising, beside those of the publisher
 _log = Logger()
 
 
@@ -54,7 +54,7 @@ class NodeService(Service):
             raise
         self._reactor = reactor
         self._listening = listening
-        self._threads = ThreadPool(1, THREADS, "granum-node")
+        self._threads = ThreadPool(1, THREADS + COMMIT_THREADS, "granum-node")
         # A thread that hangs on a dead disk must not keep the process.
         self._threads.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]  # any callable will do
         self.identity = Identity(
@@ -64,13 +64,18 @@ class NodeService(Service):
             address=config.bind,
             port=listening.getsockname()[1],
             version=__version__,
-            durability=DURABILITY,
         )
-        self._server = Server(self._store, self.identity, reactor, ReactorPool(reactor, self._threads))
+        self._publisher: Publisher
+        if config.durability == "commit":
+            self._publisher = Commit(self._store.tree, reactor.callFromThread)
+        else:
+            self._publisher = Relaxed(self._store.tree)
+        self._server = Server(self._store, self._publisher, self.identity, reactor, ReactorPool(reactor, self._threads))
         self._presence = Presence(self._store.node_id, config.root, os.environ)
         self._advertiser = make_advertiser(config.advertise, _advertisement(self.identity))
         self._announced: Deferred[None] | None = None
-        self._checks = LoopingCall(self._server.check_channels)
+        self._checks = LoopingCall(self._check)
+        self._failure_logged = False
         self._checks.clock = reactor
         self._port: IListeningPort | None = None
 
@@ -83,6 +88,7 @@ class NodeService(Service):
         """Serve, then tell the network."""
         super().startService()  # type: ignore[no-untyped-call]
         self._threads.start()
+        self._publisher.start(self._threads.callInThread)
         # The endpoint closes the descriptor that it is given and listens on a copy.
         endpoint = AdoptedStreamServerEndpoint(self._reactor, self._listening.detach(), socket.AF_INET)
         endpoint.listen(self._server).addCallback(self._serving)
@@ -113,15 +119,25 @@ class NodeService(Service):
             if stopped is not None:
                 await stopped
         await self._drain()
+        self._publisher.close()
         self._checks.stop()
         self._presence.remove()
         self._threads.adjustPoolsize(0, 0)  # stop() would join them, on the reactor
-        self._store.close()
+        if self._publisher.pending:
+            _log.warn("{number} puts were cut: the disk had not taken them in time", number=self._publisher.pending)
+        else:
+            self._store.close()
 
     async def _say_goodbye(self) -> None:
         if self._advertiser is not None and self._announced is not None:
             await self._announced
             await deferToThreadPool(self._reactor, self._threads, self._advertiser.withdraw)
+
+    def _check(self) -> None:
+        self._server.check_channels()
+        if self._publisher.failure is not None and not self._failure_logged:
+            self._failure_logged = True
+            _log.critical("{failure}", failure=self._publisher.failure)
 
     async def _drain(self) -> None:
         """Let every connection finish what has begun, for a bounded time."""
@@ -135,6 +151,8 @@ class NodeService(Service):
             channel.cut()
         while self._server.channels:  # each discards what it spooled, which needs the store
             await deferLater(self._reactor, 0)
+        while self._publisher.pending and self._reactor.seconds() < deadline:
+            await deferLater(self._reactor, DRAIN_POLL_S)
 
     def stopService(self) -> "Deferred[None]":
         """Say goodbye, refuse new connections, finish what is in flight, let go of the store."""

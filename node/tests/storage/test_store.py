@@ -179,13 +179,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def test_a_directory_is_made_once(tmp_path: Path, store: Store) -> None:
-    store.make_directory(ClusterPath.parse("a/b"))
+    store.tree.make_new_directory(ClusterPath.parse("a/b"))
     assert (tmp_path / "a" / "b").is_dir()
     for name in ("a/b", "a"):
         with pytest.raises(AlreadyStored):
-            store.make_directory(ClusterPath.parse(name))
+            store.tree.make_new_directory(ClusterPath.parse(name))
     with pytest.raises(AlreadyStored):
-        store.make_directory(ROOT)
+        store.tree.make_new_directory(ROOT)
 
 
 def test_a_directory_over_or_below_something_else_is_refused(tmp_path: Path, store: Store) -> None:
@@ -198,7 +198,7 @@ def test_a_directory_over_or_below_something_else_is_refused(tmp_path: Path, sto
         "link/x": NotADirectory,
     }.items():
         with pytest.raises(error):
-            store.make_directory(ClusterPath.parse(name))
+            store.tree.make_new_directory(ClusterPath.parse(name))
 
 
 def test_space_is_that_of_the_file_system(tmp_path: Path, store: Store) -> None:

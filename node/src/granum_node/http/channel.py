@@ -27,7 +27,7 @@ from granum_node.http.sink import Dropped, Sink
 CHUNK_BYTES = 256 * 1024  # of one recv; smaller ones cost a quarter of the throughput of large files
 FILES_PENDING_MAX = 16  # replies holding an open file, per connection
 REPLY_BYTES_PENDING_MAX = 4 << 20  # small replies and listings that the peer does not read
-UNANSWERED_MAX = 16  # requests whose reply is not known yet; each may become a listing of many megabytes
+UNANSWERED_MAX = 128  # puts whose receipt is not known yet; each holds a descriptor
 KEPT_BYTES_MAX = 64 * 1024  # of unparsed requests behind a full outbox; beyond it reading pauses
 DROPPED_BODY_BYTES_MAX = 1 << 30  # of a refused put, read only to keep the connection in step
 LINGER_S = 2.0  # of silence, for the peer to read our last answer before the connection is reset
@@ -69,7 +69,8 @@ class Channel(Protocol):
         self._owed = 0
         self._chunks: ChunkedBody | None = None
         self._reply: Reply | None = None
-        self._held = False
+        self._held = False  # requests have arrived that are not parsed yet
+        self._read_waits = False  # the first of them is a read, and answers before it are not known yet
         self._ending = False  # no further request is read
         self._draining = False  # the node stops: this request, then no other
         self._peer_is_done = False
@@ -157,7 +158,7 @@ class Channel(Protocol):
 
     def _advance(self, data: bytes) -> None:
         """Parse and answer as much of *data* as may be, keep the rest, send what is ready."""
-        self._held = False
+        self._held = self._read_waits = False
         self._outbox.corked = True
         at = self._consume(data)
         self._outbox.corked = False
@@ -171,7 +172,7 @@ class Channel(Protocol):
 
     def _drained(self) -> None:
         """Everything has been sent: go on with what was held back."""
-        if self._held and not self._is_full():
+        if self._held and not self._is_full() and not (self._read_waits and self._outbox.unanswered):
             if not self._peer_is_done:
                 self.transport.resumeProducing()  # type: ignore[union-attr]
             # Not at once: flush() is our caller, and would nest deeper with each round of a long pipeline.
@@ -208,6 +209,9 @@ class Channel(Protocol):
             except GranumError as error:
                 self._break(self._new_reply(BAD_HEAD), error)
                 break
+            if request.verb != "PUT" and self._outbox.unanswered:  # it must see what was put before it
+                self._held = self._read_waits = True
+                return at
             at = end
             self._begin(request)
         return len(data) if self._ending else at

@@ -15,6 +15,7 @@ from granum_node.http.reply import HeadMaker, Reply
 from granum_node.http.sink import Sink
 from granum_node.http.status import Identity, status_body
 from granum_node.http.write import Writer
+from granum_node.storage.publish import Publisher
 from granum_node.storage.store import Store
 
 _VERBS = frozenset({"GET", "HEAD", "PUT"})
@@ -25,16 +26,17 @@ class Server(ServerFactory):
 
     noisy = False
 
-    def __init__(self, store: Store, identity: Identity, clock: IReactorTime, pool: Pool) -> None:
-        """Answer as the node that *identity* describes."""
+    def __init__(self, store: Store, publisher: Publisher, identity: Identity, clock: IReactorTime, pool: Pool) -> None:
+        """Answer as the node that *identity* describes; *publisher* gives names in *store*."""
         self.heads = HeadMaker(f"granum-node/{identity.version}", identity.node_id)
         self.channels: set[Channel] = set()
         self._clock = clock
         self._store = store
+        self._publisher = publisher
         self._identity = identity
         self._started = clock.seconds()
         self._reader = Reader(store, pool)
-        self._writer = Writer(store, identity.durability)
+        self._writer = Writer(store, publisher)
         self._answers: Counter[tuple[str, int]] = Counter()
         self._endpoints: dict[str, Callable[[Reply], None]] = {"__status": self._status, "__healthz": self._healthz}
 
@@ -83,7 +85,7 @@ class Server(ServerFactory):
 
     def _status(self, reply: Reply) -> None:
         answers = {f"{verb} {status}": number for (verb, status), number in sorted(self._answers.items())}
-        body = status_body(self._identity, self._store, self._clock.seconds() - self._started, answers)
+        body = status_body(self._identity, self._store, self._publisher, self._clock.seconds() - self._started, answers)
         reply.send(200, {"Content-Type": "application/json; charset=utf-8"}, body)
 
     def _healthz(self, reply: Reply) -> None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from granum_node.storage.publish import Publisher
 from granum_node.storage.store import Store
 
 MEMORY_FILE = "/proc/meminfo"
@@ -23,10 +24,11 @@ class Identity:
     address: str
     port: int
     version: str
-    durability: str
 
 
-def status_body(identity: Identity, store: Store, uptime_s: float, requests: dict[str, int]) -> bytes:
+def status_body(
+    identity: Identity, store: Store, publisher: Publisher, uptime_s: float, requests: dict[str, int]
+) -> bytes:
     """Return the JSON of `/__status`; *requests* counts answers by verb and status, 'PUT 200'."""
     total, used, free = store.space()
     return json.dumps(
@@ -46,7 +48,8 @@ def status_body(identity: Identity, store: Store, uptime_s: float, requests: dic
                 "node_id": identity.node_id,
                 "cluster": identity.cluster,
                 "version": identity.version,
-                "durability": identity.durability,
+                "durability": publisher.durability,
+                "failure": None if publisher.failure is None else str(publisher.failure),
                 "uptime_s": round(uptime_s, 3),
                 "requests": requests,
             },

@@ -6,12 +6,14 @@ exclusive link at the end: of any number of puts of one name, one wins.
 
 import zlib
 from collections.abc import Iterator
+from functools import partial
 
 from granum.wire.errors import AlreadyStored, BadRequest, LengthRequired, UnsupportedCoding, UnsupportedVerb
 from granum.wire.exchange import DURABILITY
 from granum.wire.paths import ClusterPath, Target
 from granum_node.http.reply import Reply
 from granum_node.http.sink import Sink
+from granum_node.storage.publish import Done, Publisher
 from granum_node.storage.store import Store
 from granum_node.storage.tree import error_of
 
@@ -19,18 +21,20 @@ DECODED_PIECE_BYTES = 256 * 1024  # of a gzip body in memory at a time, whatever
 
 
 class Writer:
-    """Answers puts into *store*. Receipts follow publication; *durability* is the mode named in each."""
+    """Answers puts into *store*; *publisher* gives files their names, and its mode of durability is named in each receipt."""
 
-    def __init__(self, store: Store, durability: str) -> None:
+    def __init__(self, store: Store, publisher: Publisher) -> None:
         self._store = store
-        self._receipt = {DURABILITY.title(): durability}
+        self._publisher = publisher
+        self._receipt = {DURABILITY.title(): publisher.durability}
 
     def begin(self, reply: Reply, target: Target) -> Sink | None:
         """Return the sink for the body of a PUT to *target*; raise GranumError to refuse it."""
         path = target.path
+        if self._publisher.failure is not None:
+            raise self._publisher.failure
         if target.slash or not path.parts:
-            self._store.make_directory(path)
-            reply.send(200, self._receipt)
+            self._publisher.make_directory(path, partial(self._answer, reply))
             return None
         if target.query.startswith("MirrorSource="):
             # Storing the empty body of such a request under the name of the file it asks for would be worse than this.
@@ -41,18 +45,23 @@ class Writer:
         gzip = _is_gzip(request.headers.get(b"content-encoding", b"identity"))
         if self._store.tree.is_taken(path):
             raise AlreadyStored(f"{path} is already stored on this node")
-        return Upload(self._store, path, reply, self._receipt, gzip=gzip)
+        return Upload(self._store, self._publisher, path, partial(self._answer, reply), gzip=gzip)
+
+    def _answer(self, reply: Reply, error: Exception | None) -> None:
+        if error is None:
+            reply.send(200, self._receipt)
+        else:
+            reply.refuse(error)
 
 
 class Upload:
     """The sink of one put: spools the body, publishes it when it is whole, and answers."""
 
-    def __init__(self, store: Store, path: ClusterPath, reply: Reply, receipt: dict[str, str], *, gzip: bool) -> None:
-        """Store the body as *path*; the answer, with the headers *receipt*, goes through *reply*."""
-        self._store = store
+    def __init__(self, store: Store, publisher: Publisher, path: ClusterPath, done: Done, *, gzip: bool) -> None:
+        """Store the body as *path*; *done* is told when it is, or why not."""
+        self._publisher = publisher
         self._path = path
-        self._reply = reply
-        self._receipt = receipt
+        self._done = done
         self._gzip = zlib.decompressobj(wbits=31) if gzip else None
         self._failure: Exception | None = None
         try:
@@ -80,14 +89,9 @@ class Upload:
         if self._failure is None and self._gzip is not None and not self._gzip.eof:
             self._fail(BadRequest("the gzip body is not complete"))
         if self._failure is None:
-            try:
-                self._file.publish(self._store.tree, self._path)
-            except Exception as error:  # noqa: BLE001 - always an answer; an unexpected error is logged there
-                self._failure = error
-        if self._failure is None:
-            self._reply.send(200, self._receipt)
+            self._publisher.publish(self._file, self._path, self._done)
         else:
-            self._reply.refuse(self._failure)
+            self._done(self._failure)
 
     def abort(self) -> None:
         """Forget what has arrived: the rest will not."""

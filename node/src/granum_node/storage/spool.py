@@ -45,19 +45,29 @@ class SpooledFile:
             self.size += written
             rest = rest[written:]
 
+    def sync(self) -> None:
+        """Have the disk write what was spooled; raise OSError when it cannot. May take long."""
+        os.fdatasync(self._fd)
+
     def publish(self, tree: Tree, path: ClusterPath) -> None:
         """Give the file the name *path* and let go of it; raise AlreadyStored when the name is taken."""
         try:
             with mapped(path, below=True):
                 directory = tree.make_directories(path.parent)
                 try:
-                    self.link(directory, path.name)
-                except FileExistsError:
-                    raise AlreadyStored(f"{path} is already stored on this node") from None
+                    self.link_under(directory, path)
                 finally:
                     os.close(directory)
         finally:
             self.discard()
+
+    def link_under(self, directory: int, path: ClusterPath) -> None:
+        """Give the file the name *path*, whose parent is open as *directory*; raise AlreadyStored when it is taken."""
+        with mapped(path, below=True):
+            try:
+                self.link(directory, path.name)
+            except FileExistsError:
+                raise AlreadyStored(f"{path} is already stored on this node") from None
 
     def link(self, directory: int, name: str) -> None:
         """Link the file as *name* in *directory*; raise FileExistsError when there is one."""

@@ -11,12 +11,12 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 
-from granum.wire.errors import AlreadyStored, StoreLocked, StoreUnusable
+from granum.wire.errors import StoreLocked, StoreUnusable
 from granum.wire.listing import Entry
 from granum.wire.paths import HIDDEN_NAME, ClusterPath
 from granum_node.storage.listing import read_listing
 from granum_node.storage.spool import SpooledFile, probe
-from granum_node.storage.tree import DIRECTORY_MODE, Tree, mapped
+from granum_node.storage.tree import Tree
 
 STATE_MODE = 0o700
 NODE_ID_FILE = "node-id"
@@ -67,17 +67,6 @@ class Store:
     def spool(self) -> SpooledFile:
         """Return a new spooled file; raise OSError when the disk cannot give one."""
         return SpooledFile(self._spool, named=self._named_spool)
-
-    def make_directory(self, path: ClusterPath) -> None:
-        """Make the directory *path* and its parents; raise AlreadyStored when the name is taken."""
-        with mapped(path, below=True):
-            parent = self.tree.make_directories(path.parent)
-            try:
-                os.mkdir(path.name or ".", DIRECTORY_MODE, dir_fd=parent)
-            except FileExistsError:
-                raise AlreadyStored(f"{path} is already stored on this node") from None
-            finally:
-                os.close(parent)
 
     def listing(self, path: ClusterPath) -> list[Entry]:
         """Return the entries of the directory *path*; may take long."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from granum.wire.errors import (
+    AlreadyStored,
     GranumError,
     IsADirectory,
     NodeBusy,
@@ -138,6 +139,17 @@ class Tree:
         finally:
             os.close(parent)
 
+    def make_new_directory(self, path: ClusterPath) -> None:
+        """Make the directory *path* and its parents; raise AlreadyStored when the name is taken."""
+        with mapped(path, below=True):
+            parent = self.make_directories(path.parent)
+            try:
+                os.mkdir(path.name or ".", DIRECTORY_MODE, dir_fd=parent)
+            except FileExistsError:
+                raise AlreadyStored(f"{path} is already stored on this node") from None
+            finally:
+                os.close(parent)
+
 
 @contextmanager
 def mapped(path: ClusterPath, *, below: bool = False) -> Iterator[None]:
@@ -163,6 +175,10 @@ def error_of(error: OSError, path: ClusterPath, *, below: bool = False) -> Granu
             return PathTooLong(f"{path} is too long for this node's file system")
         case errno.EACCES | errno.EPERM:
             return NotAllowed(f"the node may not open {path}; its owner or mode was changed behind the node's back")
+        case errno.EROFS:
+            return NodeBusy(
+                "the node takes no writes: its file system has become read-only; its log and its disk need a look"
+            )
         case errno.ENOSPC | errno.EDQUOT:
             return NoSpace(f"the node has no room left for {path}; free some or add a node")
         case errno.EMFILE | errno.ENFILE | errno.ENOMEM:
