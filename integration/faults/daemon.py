@@ -1,0 +1,172 @@
+"""A program under test: the node or a stand-in for it, started so that faults can be put on it, and ended for certain.
+
+The command begins with the interpreter itself, so the pid is that of the program, also behind `prlimit` or a shell that
+replaces itself. Its standard error is kept in a file and searched for tracebacks.
+"""
+
+import functools
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+REPOSITORY = Path(__file__).parents[2]
+START_S = 30.0  # for a daemon to say where it serves; a second on an idle machine
+STOP_S = 20.0  # for a daemon to end after SIGTERM, its drain of 10 s included
+SPACE_RESERVE_BYTES = 1 << 20  # of stores on small images: the default reserve is larger than they are
+
+_SERVES = re.compile(r"granum-node \S+ serves .* at http://([0-9.]+):([0-9]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Something that serves a store: its name, and the command without the store and the port."""
+
+    name: str
+    command: tuple[str, ...]
+
+    def with_options(self, *options: str) -> "Program":
+        """Return this program with more *options*."""
+        return Program(self.name, (*self.command, *options))
+
+
+@functools.cache
+def node_options() -> frozenset[str]:
+    """Return the long options that this version of the node knows."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "granum_node", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    return frozenset(re.findall(r"--[a-z][a-z-]+", shown.stdout))
+
+
+def node(durability: str = "commit") -> Program:
+    """Return the node; a version without `--durability` runs as it is, and its rows show it."""
+    command = ("-m", "granum_node", "--cluster", "faults", "--advertise", "off")
+    program = Program("node", command)
+    return program.with_options("--durability", durability) if "--durability" in node_options() else program
+
+
+def node_on_small_disk() -> Program:
+    """Return the node with a space reserve that leaves room on an image of a few MiB."""
+    program = node()
+    for option in sorted(option for option in node_options() if "reserve" in option):
+        program = program.with_options(option, "1" if "inode" in option else str(SPACE_RESERVE_BYTES))
+    return program
+
+
+def standin(flaw: str) -> Program:
+    """Return the stand-in with *flaw*, one of `integration.faults.standin.FLAWS`."""
+    return Program(f"stand-in, {flaw}", ("-m", "integration.faults.standin", "--flaw", flaw))
+
+
+class Daemon(AbstractContextManager["Daemon"]):
+    """*program* over the store *root*; started on entry, terminated on exit, by its own pid."""
+
+    def __init__(
+        self,
+        program: Program,
+        root: Path,
+        directory: Path,
+        *,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep log and temporary files in *directory*; *prefix* is a command that replaces itself with the program."""
+        self.root = root
+        self.address = ("127.0.0.1", 0)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._log = directory / "stderr"
+        own = {"TMPDIR": str(directory), "XDG_RUNTIME_DIR": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
+        self._environment = {**os.environ, **own, **(environment or {})}
+        self._command = [*prefix, sys.executable, *program.command, "--root", str(root)]
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def process(self) -> "subprocess.Popen[str]":
+        """The running program."""
+        assert self._process is not None, "the daemon is not running"
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def launch(self) -> None:
+        """Start the program without waiting for it; on the same port again after a restart."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                [*self._command, "--port", str(self.address[1])],
+                cwd=REPOSITORY,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,  # Ctrl-C reaches the scoreboard, which then ends things in order
+            )
+
+    def start(self) -> Self:
+        """Start the program and wait until it serves; raise RuntimeError with its last words when it does not."""
+        self.launch()
+        line = _first_line(self.process, START_S)
+        found = _SERVES.match(line)
+        if found is None:
+            self.kill()
+            raise RuntimeError(f"the daemon did not start: {self.log()[-400:].strip()}")
+        self.address = (found[1], int(found[2]))
+        return self
+
+    def kill(self) -> None:
+        """End the program with SIGKILL: a crash."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """End the program with SIGTERM; return its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def log(self) -> str:
+        """Return everything it wrote to its standard error, over all its starts."""
+        return self._log.read_text(errors="replace")
+
+    def tracebacks(self) -> int:
+        """Return how many tracebacks it has logged."""
+        return self.log().count("Traceback (most recent call last)")
+
+    def _end(self, number: int) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        try:
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(number)
+            return process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait(STOP_S)
+        finally:
+            assert process.stdout is not None
+            process.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.kill()
+
+
+def _first_line(process: "subprocess.Popen[str]", timeout_s: float) -> str:
+    """Return the first line that *process* prints, or '' when it ends or stays silent for *timeout_s*."""
+    assert process.stdout is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        return process.stdout.readline() if selector.select(timeout_s) else ""
