@@ -12,10 +12,10 @@ REFUSE_OLD_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("setup:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo test check check-docs lock format ci clean
+.PHONY: help setup demo test bench bench-node check check-docs scoreboard scoreboard-long lock format ci clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name does; do printf 'make %-12s%s\n' "$$name" "$$does"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name does; do printf 'make %-16s%s\n' "$$name" "$$does"; done
 
 setup:  ## make .venv with everything for development (done by the other targets when needed)
 	@$(PYTHON) -c '$(REFUSE_OLD_PYTHON)'
@@ -31,6 +31,11 @@ test: setup  ## every test that needs no root, with branch coverage
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
+bench: bench-node  ## every benchmark
+
+bench-node: setup  ## the node beside nginx, PYME's node and this machine's limits, as one table; ARGS=--quick for a look
+	@$(BIN)/python -m integration.bench.node $(ARGS)
+
 check: setup  ## style, types, imports, lock, neutrality, and what the documents say
 	@echo "check: ruff" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 	@echo "check: mypy" && $(BIN)/mypy --no-error-summary
@@ -41,6 +46,12 @@ check: setup  ## style, types, imports, lock, neutrality, and what the documents
 
 check-docs: setup  ## run the commands and snippets of the documents, follow their links
 	@$(BIN)/python -m tools.check_docs
+
+scoreboard: setup  ## the promises under faults, in minutes; rows that cannot run say why (ROWS=R1,R3 for some)
+	@$(BIN)/python -m integration.scoreboard $(if $(ROWS),--rows $(ROWS))
+
+scoreboard-long: setup  ## the same with every file system, more states, more kills, and the rows that take long
+	@$(BIN)/python -m integration.scoreboard --long $(if $(ROWS),--rows $(ROWS))
 
 lock: setup  ## solve requirements/lock.txt again; ARGS=--upgrade moves every pin to its newest version
 	@$(BIN)/python -m tools.lock $(ARGS)
