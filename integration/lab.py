@@ -84,7 +84,11 @@ class NodeProcess(AbstractContextManager["NodeProcess"]):
             text=True,
             start_new_session=True,  # Ctrl-C reaches the program that uses the lab, which then ends the nodes in order
         )
-        found = _SERVES.match(_first_line(self._process, START_S))
+        try:
+            found = _SERVES.match(_first_line(self._process, START_S))
+        except BaseException:  # Ctrl-C while it starts: nobody else would end it
+            self.kill()
+            raise
         if found is None:
             self.kill()
             raise RuntimeError(f"granum-node over {self.root} did not start; its message stands above")
