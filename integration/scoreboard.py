@@ -26,6 +26,10 @@ MODULES = (
     "integration.faults.row_connections",
     "integration.faults.row_clocks",
     "integration.faults.row_life",
+    "integration.faults.row_requests",
+    "integration.faults.row_slow",
+    "integration.faults.row_names",
+    "integration.faults.row_writers",
 )
 SEED = 20_240_229
 DETAILS_MAX = 5  # lines of what went wrong, for a row that failed

@@ -18,7 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from granum import blocking
 from granum.blocking.thread import reactor_thread
 from granum.testing import MemoryCluster
-from granum.wire.errors import AlreadyStored, BadConfig, NoNode, NotStored
+from granum.wire.errors import AlreadyStored, BadConfig, Closed, NoNode, NotStored
 
 
 @pytest.fixture
@@ -271,3 +271,16 @@ def test_an_interpreter_exits_quietly_in_the_midst_of_an_error(memory: MemoryClu
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("granum.wire.errors.Partial: /no was not found")
     assert "Unhandled" not in ended.stderr
+
+
+def test_a_block_in_which_finalise_failed_leaves_nothing_open(cluster: blocking.Cluster) -> None:
+    writer = cluster.create_series("/run")
+
+    def misuse() -> None:
+        with writer:
+            writer.finalise(events=[("n" * 33, "", 0.0)])
+
+    with pytest.raises(ValueError, match="of an event"):
+        misuse()
+    with pytest.raises(Closed):
+        writer.store_frame(1, np.zeros((2, 2), "u2"))

@@ -151,3 +151,74 @@ def test_markers_are_where_nodes_put_them() -> None:
 
 def test_own_addresses_are_told_from_others() -> None:
     assert [is_own_address(address) for address in ("127.0.0.1", "192.0.2.199", "localhost")] == [True, False, False]
+
+
+# -- the store of a service, whose node id is closed to others ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("marker_owner", "directory_owner", "directory_mode", "expected"),
+    [
+        (0, 0, 0o40755, b"frame"),
+        (900, 900, 0o40755, b"frame"),
+        (900, 900, 0o40775, None),  # others of the group may have written the marker
+        (900, 900, 0o41777, None),
+        (901, 900, 0o40755, None),
+        (os.getuid() or 1, 900, 0o40755, None),  # a user's word is not enough for a store that he cannot look into
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_of_a_closed_store_the_marker_of_the_service_is_believed(
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    marker_owner: int,
+    directory_owner: int,
+    directory_mode: int,
+    expected: bytes | None,
+) -> None:
+    """Owners and the closed door are made where the module looks: no test may need root or another user."""
+    (tmp_path / "id-1.json").write_text(json.dumps({"store": str(store)}))
+    fstat, stat, open_ = os.fstat, os.stat, os.open
+
+    def owned(found: os.stat_result, owner: int, mode: int) -> os.stat_result:
+        return os.stat_result((mode, *found[1:4], owner, *found[5:]))
+
+    def closed(path: str, *arguments: Any, **options: Any) -> int:
+        if path == ".granum":
+            raise PermissionError(13, "closed")
+        return open_(path, *arguments, **options)
+
+    monkeypatch.setattr("granum.bypass.SYSTEM_MARKERS", str(tmp_path))
+    monkeypatch.setattr("granum.bypass.os.fstat", lambda fd: owned(fstat(fd), marker_owner, fstat(fd).st_mode))
+    monkeypatch.setattr("granum.bypass.os.stat", lambda path: owned(stat(path), directory_owner, directory_mode))
+    monkeypatch.setattr("granum.bypass.os.open", closed)
+    monkeypatch.setattr("granum.bypass.os.getuid", lambda: os.geteuid() or 1)
+    stores = LocalStores([], [str(tmp_path)], reactor)
+    assert [await stores.read(NODE, FILE) for _ in range(1)] == [expected]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_closed_store_that_only_the_configuration_names_is_not_believed(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_ = os.open
+
+    def closed(path: str, *arguments: Any, **options: Any) -> int:
+        if path == ".granum":
+            raise PermissionError(13, "closed")
+        return open_(path, *arguments, **options)
+
+    monkeypatch.setattr("granum.bypass.os.open", closed)
+    assert await read(store) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_marker_of_root_does_not_help_a_store_with_another_node_id(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "id-1.json").write_text(json.dumps({"store": str(store)}))
+    (store / ".granum" / "node-id").write_text("id-2\n")
+    fstat = os.fstat
+    monkeypatch.setattr("granum.bypass.os.fstat", lambda fd: os.stat_result((*fstat(fd)[:4], 0, *fstat(fd)[5:])))
+    assert await read(tmp_path / "none", markers=(str(tmp_path),)) is None

@@ -1,13 +1,15 @@
 """The cluster: one tree over several nodes, honest when one of them is away."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.internet.task import deferLater
 
 from granum import request
 from granum.cluster import Cluster
@@ -18,6 +20,7 @@ from granum.wire.advert import Advertisement
 from granum.wire.errors import (
     AlreadyStored,
     BadPath,
+    Closed,
     IsADirectory,
     NodeUnreachable,
     NoNode,
@@ -28,6 +31,13 @@ from granum.wire.errors import (
     Partial,
 )
 from granum.wire.listing import Flags
+from granum.wire.paths import ROOT
+
+
+async def until(met: Callable[[], bool]) -> None:
+    """Let the reactor turn until *met*; the test's own time-out ends a wait in vain."""
+    while not met():
+        await deferLater(reactor, 0.01, lambda: None)  # type: ignore[arg-type]
 
 
 class Told:
@@ -434,3 +444,85 @@ async def test_holders_on_this_machine_are_read_first(world: World) -> None:
     near = (await world.cluster.ready())[0]
     world.a.files["/f"] = b"near"
     assert await world.cluster.get("/f", nodes=[far, near]) == b"near"
+
+
+# -- the end of the service ---------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopping_ends_a_request_on_its_way(world: World) -> None:
+    world.a.files["/f"] = b"1"
+    world.a.fail_next("silent", verb="GET")
+    get = world.cluster.get("/f")
+    await until(lambda: ("GET", "/f") in world.a.requests)
+    await world.cluster.stopService()
+    assert get.called
+    with pytest.raises(CancelledError):
+        await get
+    await until(lambda: not world.a._service.connections)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stopped_cluster_refuses_and_can_be_started_again(world: World) -> None:
+    await world.cluster.stopService()
+    for verb in (world.cluster.ready, world.cluster.nodes, lambda: world.cluster.get("/f")):
+        with pytest.raises(Closed, match="was stopped"):
+            await verb()
+    world.cluster.startService()
+    assert len(await world.cluster.ready()) == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_walk_goes_on_where_the_only_holder_of_a_directory_died(world: World) -> None:
+    world.a.files["/a/f"] = b""
+    world.b.files["/b/f"] = b""
+    world.c.files["/c/f"] = b""
+    walked = {}
+    async for path, view in world.cluster.walk("/"):
+        walked[str(path)] = (list(view), list(view.missing))
+        if path == ROOT:
+            world.b.die()
+            world.cluster.forget_listing("/b")
+    lost = world.names(world.b)
+    assert walked == {"/": (["a", "b", "c"], []), "/a": (["f"], lost), "/b": ([], lost), "/c": (["f"], lost)}
+
+
+@pytest_twisted.ensureDeferred
+async def test_walk_of_a_directory_that_no_node_can_answer_for_fails(world: World) -> None:
+    world.b.files["/b/f"] = b""
+    await world.cluster.ready()
+    world.b.die()
+    with pytest.raises(Partial):
+        await anext(world.cluster.walk("/b"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_puts_that_wait_for_their_turn_at_a_node_that_freezes_go_to_another(world: World) -> None:
+    """Only those that were sent may be stored there; the others were not, so nobody need wonder about them."""
+    nodes = await world.cluster.ready()
+    world.a.fail_next("silent", verb="PUT", count=100)
+    for node in nodes[1:]:
+        world.cluster.ledger.wrote(node.key, 0.0)
+    puts = [world.cluster.put(f"/{number}", b"x") for number in range(10)]
+    results: list[tuple[bool, Any]] = await DeferredList(puts, consumeErrors=True)  # Any: a receipt, or a failure
+    receipts = [result for is_receipt, result in results if is_receipt]
+    sent = [target for verb, target in world.a.requests if verb == "PUT"]
+    assert (len(sent), len(receipts)) == (4, 6)
+    assert sorted(result.value.paths[0] for is_receipt, result in results if not is_receipt) == sorted(sent)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_kept_of_a_failure_does_not_keep_the_body(world: World) -> None:
+    world.a.fail_next("drop", verb="PUT")
+    with pytest.raises(NotReceipted):
+        await world.cluster.put("/f", b"x" * 1000)
+    (cause,) = world.cluster.roster.missing().values()
+    assert (str(cause).endswith("before its answer was complete"), cause.__traceback__) == (True, None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_misspelt_the_name_of_the_cluster_is_told_of_the_others(world: World) -> None:
+    cluster = started(Told(world.a.advertisement), name="tset")
+    with pytest.raises(NoNode, match="There are nodes of 'test'; if one of these is meant, give its name"):
+        await cluster.ready()
+    await cluster.stopService()

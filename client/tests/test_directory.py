@@ -226,3 +226,16 @@ def test_the_cache_holds_a_bounded_number_of_names_and_drops_the_oldest() -> Non
         cache.put(question, node, half)
         cache.answered(question)
     assert [cache.get(path, node) is not None for path in paths] == [False, False, True]
+
+
+def test_the_age_of_a_listing_counts_from_the_question() -> None:
+    """A node that answers slowly may have read its disk at once: what it says is as old as the question."""
+    world = World(a={"/run/f": 1})
+    world.files.held = Deferred()
+    view = Deferred.fromCoroutine(world.directory.view(RUN))
+    world.clock.advance(0.9)
+    world.files.held.callback(None)
+    assert view.called
+    world.files.sizes["a"]["/run/g"] = 1
+    world.clock.advance(0.2)
+    assert list(world.do(world.directory.view(RUN))) == ["f", "g"]

@@ -1,6 +1,7 @@
 """Discovery by mDNS, for real, on the loopback interface: nodes come, move and say goodbye."""
 
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from zeroconf import ServiceInfo, Zeroconf
 
+from granum import discovery
 from granum.discovery import ZeroconfSource
 from granum.wire.advert import SERVICE_TYPE, Advertisement, instance_name, properties
 
@@ -111,3 +113,38 @@ async def test_a_source_can_be_stopped_while_it_starts() -> None:
     source = ZeroconfSource(reactor)
     source.start(Heard())
     await source.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_that_is_still_being_resolved_is_waited_for(
+    advertiser: Zeroconf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the first view of a program would lack its files and call itself complete."""
+    monkeypatch.setattr("granum.discovery.SETTLE_S", 0.5)
+    answer, resolve = threading.Event(), discovery._resolve
+
+    def resolve_late(zeroconf: Zeroconf, name: str) -> Any:
+        answer.wait(5)
+        return resolve(zeroconf, name)
+
+    monkeypatch.setattr("granum.discovery._resolve", resolve_late)
+    sink, source = Heard(), ZeroconfSource(reactor)
+    await deferToThread(advertiser.register_service, service(4003), cooperating_responders=True)
+    reactor.callLater(1.0, answer.set)
+    await source.start(sink)
+    assert list(sink.known) == [INSTANCE]
+    await source.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_resolving_many_nodes_leaves_threads_for_others() -> None:
+    source, sink, asked = ZeroconfSource(reactor), Heard(), []
+
+    def in_thread(*what: Any) -> Deferred[Any]:
+        asked.append(what)
+        return Deferred()
+
+    source._sink, source._in_thread = sink, in_thread  # type: ignore[method-assign]
+    for number in range(1000):
+        source._changed(None, f"node {number}", True)  # type: ignore[arg-type]
+    assert len(asked) == 4

@@ -244,3 +244,27 @@ def test_what_is_no_host_is_refused(host: str) -> None:
 
 def test_the_list_names_its_nodes() -> None:
     assert StaticSource(["a:1", "b"], reactor, tell_id).describe() == "the list a:1, b:15348"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_row_whose_node_hangs_is_a_missing_node_and_asked_for_its_id_again(
+    fake: FakeNode, tmp_path: Path
+) -> None:
+    answers: list[Mapping[str, object] | None] = [None, {"node_id": "id-1"}]
+
+    async def ask(node: Node) -> Mapping[str, object]:
+        answer = answers.pop(0)
+        if answer is None:
+            raise NodeTimeout("silent")
+        return answer
+
+    sink, source = Sink(), RegistrySource(reactor, ask, registry(tmp_path, (INSTANCE, "127.0.0.1", fake.port)))
+    await source.start(sink)
+    assert sink.told == [
+        ("heard", Advertisement(INSTANCE, "127.0.0.1", fake.port)),
+        ("failed", INSTANCE, "NodeTimeout"),
+    ]
+    await sink.next()
+    await source.stop()
+    assert sink.told[2] == ("heard", Advertisement(INSTANCE, "127.0.0.1", fake.port, "id-1"))
+    assert answers == []

@@ -249,6 +249,30 @@ async def test_an_answer_that_cannot_be_checked_is_not_believed(
         await answered_with(answer, lambda transfer, node: transfer.get(node, FILE))
 
 
+OF_HELLO = b"b5e9c1ad071b3e7fc779cfaa5e523818"
+
+
+@pytest.mark.parametrize("named", [b"", b"Granum-Digest: xxh3-128=%b\r\n" % OF_HELLO, b"Granum-Digest: new=1\r\n"])
+@pytest_twisted.ensureDeferred
+async def test_bytes_that_have_the_digest_that_the_node_names_are_taken(named: bytes) -> None:
+    answer = OK + b"5\r\n" + named + b"\r\nhello"
+    assert await answered_with(answer, lambda transfer, node: transfer.get(node, FILE)) == b"hello"
+
+
+@pytest.mark.parametrize("named", [b"xxh3-128=%b" % OF_HELLO, b"xxh3-128=1"])
+@pytest_twisted.ensureDeferred
+async def test_bytes_that_have_another_digest_are_refused_with_node_and_path(named: bytes) -> None:
+    answer = OK + b"5\r\nGranum-Digest: " + named + b"\r\n\r\nhellO"
+    with pytest.raises(NodeError, match=r"^/run/f on odd:1 is damaged"):
+        await answered_with(answer, lambda transfer, node: transfer.get(node, FILE))
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_same_bytes_may_be_put_again(world: World) -> None:
+    first = await world.transfer.put(world.node, FILE, b"one")
+    assert await world.transfer.put(world.node, FILE, b"one") == first
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_web_page_is_no_listing() -> None:
     with pytest.raises(BadListing, match="/run/f on odd:1"):

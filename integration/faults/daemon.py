@@ -48,15 +48,15 @@ def node_options() -> frozenset[str]:
 
 
 def node(durability: str = "commit") -> Program:
-    """Return the node; a version without `--durability` runs as it is, and its rows show it."""
+    """Return the node with a space reserve that leaves room on an image of a few MiB.
+
+    A version without `--durability` runs as it is, and its rows show it.
+    """
     command = ("-m", "granum_node", "--cluster", "faults", "--advertise", "off")
     program = Program("node", command)
-    return program.with_options("--durability", durability) if "--durability" in node_options() else program
-
-
-def node_on_small_disk() -> Program:
-    """Return the node with a space reserve that leaves room on an image of a few MiB."""
-    program = node()
+    if "--durability" in node_options():
+        program = program.with_options("--durability", durability)
+    # Images are small, and a reserve of their size would refuse every put.
     for option in sorted(option for option in node_options() if "reserve" in option):
         program = program.with_options(option, "1" if "inode" in option else str(SPACE_RESERVE_BYTES))
     return program

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from integration.faults import talk
 from integration.faults.board import Bed, Outcome, row
-from integration.faults.daemon import Daemon, Program, node, node_on_small_disk, standin
+from integration.faults.daemon import Daemon, Program, node, standin
 from integration.faults.disks import STORAGE_DAEMON, Image, ServedDisk, run
 from integration.faults.load import body_of, digest, judge
 from integration.faults.trace import Trace
@@ -119,7 +119,7 @@ def disk_full(bed: Bed) -> Outcome:
 
     with (
         Image(bed.directory / "disk", size_mib=64) as disk,
-        Daemon(node_on_small_disk(), disk.mount, bed.directory / "daemon") as daemon,
+        Daemon(node(), disk.mount, bed.directory / "daemon") as daemon,
     ):
         filled = sum(put(f"/fill/f{number}", FILL_BYTES) for number in range(FULL_PUTS))
         early = sum(_refused_early(daemon.address, f"/early{number}", number % 2 == 0) for number in range(2 * EARLY))
@@ -183,7 +183,7 @@ def _statuses(daemon: Daemon, puts: list[tuple[str, int]]) -> Counter[int]:
 def _inodes(bed: Bed) -> tuple[Counter[int], set[int], int]:
     with (
         Image(bed.directory / "disk", options=("-N", "64")) as disk,
-        Daemon(node_on_small_disk(), disk.mount, bed.directory / "daemon") as daemon,
+        Daemon(node(), disk.mount, bed.directory / "daemon") as daemon,
     ):
         statuses = _statuses(daemon, [(f"/d{number % 3}/f{number}", 100) for number in range(80)])
         return statuses, {200, 507}, daemon.tracebacks()
@@ -195,7 +195,7 @@ def _quota(bed: Bed) -> tuple[Counter[int], set[int], int]:
         run("btrfs", "quota", "enable", str(disk.mount))
         run("btrfs", "subvolume", "create", str(volume))
         run("btrfs", "qgroup", "limit", "4M", str(volume))
-        with Daemon(node_on_small_disk(), volume, bed.directory / "daemon") as daemon:
+        with Daemon(node(), volume, bed.directory / "daemon") as daemon:
             statuses = _statuses(daemon, [(f"/f{number}", 1 << 20) for number in range(12)])
             return statuses, {200, 507}, daemon.tracebacks()
 

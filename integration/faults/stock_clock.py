@@ -11,7 +11,8 @@ from twisted.internet.interfaces import IReactorCore, IReactorTCP, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
-from granum_node.http.channel import LINGER_S, STALL_S
+from granum_node.http.channel import LINGER_S
+from granum_node.http.limits import BODY_WINDOW_S
 
 CHECK_S = 1.0
 
@@ -51,7 +52,7 @@ class StockChannel(Protocol):
 
     def check(self) -> None:
         """Abort a connection on which nothing has moved for too long."""
-        if self._clock.seconds() - self._heard > STALL_S:
+        if self._clock.seconds() - self._heard > BODY_WINDOW_S:
             assert self.transport is not None
             self.transport.abortConnection()  # type: ignore[attr-defined]
 

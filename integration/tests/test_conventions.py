@@ -27,7 +27,13 @@ PURE = (
     "client/src/granum/placement.py",
     "client/src/granum/streaming/window.py",
     "node/src/granum_node/http/parser.py",
+    "node/src/granum_node/http/gate.py",
+    "node/src/granum_node/http/limits.py",
 )
+NODE_COMMAND = "node/src/granum_node/cli.py"
+# Dates are for people and for HTTP: the Date of a reply, the row of PYME's registry.
+WALL_CLOCKS = ("node/src/granum_node/http/reply.py", "node/src/granum_node/advertise.py")
+WALL_CLOCK_NAMES = {"time.time", "time.time_ns", "time.localtime", "datetime.now", "datetime.utcnow", "datetime.today"}
 # What decides without a socket, a clock, a disk or a die may not even import them.
 IMPURE = {
     *(
@@ -87,6 +93,22 @@ def sleeps(source: str) -> bool:
     return named or "time.sleep" in imports(source)
 
 
+def wall_clocks(source: str) -> list[str]:
+    """Return the wall clocks that *source* names, in its order."""
+    attributes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute))
+    named = [ast.unparse(node) for node in attributes]
+    return [name for name in (*named, *imports(source)) if name in WALL_CLOCK_NAMES]
+
+
+def repeated_calls(source: str) -> tuple[int, int]:
+    """Return how many LoopingCalls *source* makes, and how many clocks it sets."""
+    nodes = list(ast.walk(ast.parse(source)))
+    calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("LoopingCall")]
+    targets = [target for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    clocks = [target for target in targets if isinstance(target, ast.Attribute) and target.attr == "clock"]
+    return len(calls), len(clocks)
+
+
 def read(name: str) -> str:
     """Return the text of a file of this repository."""
     with open(os.path.join(tree.ROOT, name), encoding="utf-8") as file:
@@ -118,6 +140,24 @@ def test_the_wire_needs_the_standard_library_alone(name: str) -> None:
     assert not [found for found in imports(read(name)) if found != "granum" and not within(found, allowed)]
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("node/") and name not in WALL_CLOCKS])
+def test_nothing_of_the_node_goes_by_the_wall_clock(name: str) -> None:
+    """A step of the system's clock must not fire, starve or expire anything."""
+    assert not wall_clocks(read(name))
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("node/")])
+def test_every_repeated_call_of_the_node_gets_the_clock_it_is_given(name: str) -> None:
+    """A LoopingCall that is given none goes by the global reactor's."""
+    calls, clocks = repeated_calls(read(name))
+    assert calls == clocks
+
+
+def test_the_reactor_of_the_node_goes_by_monotonic_time() -> None:
+    """Twisted's own is wall time."""
+    assert "reactor.seconds = time.monotonic" in map(ast.unparse, ast.walk(ast.parse(read(NODE_COMMAND))))
+
+
 # -- the rules must be able to fail ----------------------------------------------------------------------------------
 
 
@@ -144,3 +184,14 @@ def test_a_sleep_is_seen_in_every_form(source: str) -> None:
 def test_a_module_that_reads_the_clock_is_not_pure() -> None:
     """The rule above is not blind."""
     assert [found for found in imports("from time import monotonic") if within(found, IMPURE)]
+
+
+@pytest.mark.parametrize("source", ["import time\ntime.time()", "from time import time", "datetime.now(UTC)"])
+def test_a_wall_clock_is_seen_in_every_form(source: str) -> None:
+    """The rule above is not blind."""
+    assert wall_clocks(source)
+
+
+def test_a_repeated_call_without_a_clock_is_seen() -> None:
+    """The rule above is not blind."""
+    assert repeated_calls("a = LoopingCall(f)\nb = task.LoopingCall(g)\nb.clock = reactor") == (2, 1)

@@ -1,9 +1,10 @@
 """Bypass: reading a file straight from the store of a node on this machine, without HTTP.
 
-A published file is complete and never changes, so its bytes can be read where they lie. A store is believed only when it
-holds the node id that the roster knows. Paths are opened one name at a time and symbolic links are never followed, so what
-is read lies in that store. Whatever is odd (no such store, no permission, no regular file) is answered with None, and the
-caller asks the node. Files are read in a thread of the reactor's pool.
+A published file is complete and never changes, so its bytes can be read where they lie. A store is believed when it holds
+the node id that the roster knows, or when it closes that to us and root or the service says which node it is of. Paths are
+opened one name at a time and symbolic links are never followed, so what is read lies in that store. Whatever is odd (no such
+store, no permission, no regular file) is answered with None, and the caller asks the node. Files are read in a thread of the
+reactor's pool.
 """
 
 import errno
@@ -25,6 +26,8 @@ NODE_ID_FILE = "node-id"
 SMALL_FILE_MAX = 4096  # bytes of a marker or a node id; both are one line
 RESCAN_S = 5.0  # how long a node without a local store is not looked for again
 
+SYSTEM_MARKERS = "/run/granum"  # made for the service, and given to it, by root
+
 _MARKER_NAME = re.compile(r"[0-9A-Za-z-]{1,64}")  # node ids that may become file names
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: a FIFO must not hold a thread
@@ -33,7 +36,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocki
 def marker_directories(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return where nodes say which store they serve, in files '<node id>.json' that hold {"store": DIR}."""
     own = environment.get("XDG_RUNTIME_DIR", "")
-    return ("/run/granum", *([f"{own}/granum"] if own else []))
+    return (SYSTEM_MARKERS, *([f"{own}/granum"] if own else []))
 
 
 class LocalStores:
@@ -70,11 +73,13 @@ class LocalStores:
     def _read(self, node_id: str, path: ClusterPath) -> tuple[bool, bytes | None]:
         """Return whether there is a store of *node_id*, and the bytes of *path* in it. Runs in a thread."""
         known = self._found.get(node_id)
-        candidates = [known] if known is not None else []
-        for directory in (*candidates, *_marked(node_id, self._markers), *self._stores):
-            root = _open_store(directory, node_id)
+        candidates = [(known, False)] if known is not None else []
+        stores = [(store, False) for store in self._stores]
+        for directory, is_vouched in (*candidates, *_marked(node_id, self._markers), *stores):
+            root = _open_store(directory, node_id, is_vouched=is_vouched)
             if root is not None:
-                self._found[node_id] = directory
+                if not is_vouched:  # a marker is read again each time: it goes when its node does
+                    self._found[node_id] = directory
                 return True, _read_below(root, path.parts)
         return False, None
 
@@ -90,8 +95,11 @@ def is_own_address(address: str) -> bool:
     return True
 
 
-def _marked(node_id: str, markers: Sequence[str]) -> list[str]:
-    """Return the directories that markers of root or of this user name for *node_id*."""
+def _marked(node_id: str, markers: Sequence[str]) -> list[tuple[str, bool]]:
+    """Return the directories that markers name for *node_id*, and whether root or the service vouches for each.
+
+    Believed are markers of root, of this user, and of the service that root gave SYSTEM_MARKERS to.
+    """
     if _MARKER_NAME.fullmatch(node_id) is None:
         return []
     stores = []
@@ -101,9 +109,11 @@ def _marked(node_id: str, markers: Sequence[str]) -> list[str]:
         except OSError:
             continue
         try:
-            if os.fstat(fd).st_uid in {0, os.getuid()}:
+            owner = os.fstat(fd).st_uid
+            is_vouched = owner == 0 or owner == _service(directory)
+            if is_vouched or owner == os.getuid():
                 store = json.loads(_read_small(fd))["store"]
-                stores += [store] if isinstance(store, str) else []
+                stores += [(store, is_vouched)] if isinstance(store, str) else []
         except (OSError, ValueError, TypeError, KeyError):
             continue
         finally:
@@ -111,8 +121,18 @@ def _marked(node_id: str, markers: Sequence[str]) -> list[str]:
     return stores
 
 
-def _open_store(directory: str, node_id: str) -> int | None:
-    """Return a descriptor of *directory* when it is the store of *node_id*."""
+def _service(directory: str) -> int | None:
+    """Return the user who alone may write markers to *directory* because root said so; None when there is none."""
+    found = os.stat(directory)
+    is_shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return found.st_uid if directory == SYSTEM_MARKERS and not is_shared else None
+
+
+def _open_store(directory: str, node_id: str, *, is_vouched: bool) -> int | None:
+    """Return a descriptor of *directory* when it is the store of *node_id*.
+
+    Of a service's store the node id is closed to others; then it is enough that the marker *is_vouched* for.
+    """
     try:
         root = os.open(directory, _DIRECTORY)
     except (OSError, ValueError):
@@ -124,6 +144,9 @@ def _open_store(directory: str, node_id: str) -> int | None:
                 return root
         finally:
             os.close(fd)
+    except PermissionError:
+        if is_vouched:
+            return root
     except OSError:
         pass
     os.close(root)

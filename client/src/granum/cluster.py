@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, fail
 
 from granum.bypass import LocalStores, is_own_address, marker_directories
 from granum.directory import Directory, absent
@@ -29,6 +29,7 @@ from granum.wire.advert import PORT
 from granum.wire.errors import (
     AlreadyStored,
     BadPath,
+    Closed,
     GranumError,
     IsADirectory,
     NodeBusy,
@@ -37,6 +38,7 @@ from granum.wire.errors import (
     NoSpace,
     NotStored,
     OnSomeNodes,
+    Partial,
 )
 from granum.wire.listing import Flags, flags_of_directory
 from granum.wire.paths import ROOT, ClusterPath
@@ -91,17 +93,23 @@ class Cluster(Service):
             sources = (ZeroconfSource(reactor), RegistrySource(reactor, self._transfer.status))
         listed = (StaticSource(nodes, reactor, self._transfer.status, port),) if nodes else ()
         self._gathering = Gathering(self.roster, (*sources, *listed), self._transfer.status, reactor)
+        self._verbs: set[Deferred[Any]] = set()  # on their way; Any: each fires with something else
+        self._stopped = False
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def startService(self) -> None:
         """Listen to the sources."""
         super().startService()  # type: ignore[no-untyped-call]
+        self._stopped = False
         self._gathering.start()
 
     def stopService(self) -> Deferred[None]:
-        """End every source and connection; verbs that wait are cancelled. Fires when all is closed."""
+        """End every source and connection; verbs on their way are cancelled. Fires when all is closed."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self._stopped = True
+        for verb in tuple(self._verbs):
+            verb.cancel()
         stopped = DeferredList([self._gathering.stop(), self._transfer.close()], consumeErrors=True)
         return stopped.addCallback(lambda _: None)
 
@@ -111,7 +119,7 @@ class Cluster(Service):
         *expect* above one is taken to be all: verbs then wait for no others. Fails with NoNode, which says where was
         looked, when there is none.
         """
-        return Deferred.fromCoroutine(self._gathering.ready(expect))
+        return self._track(self._gathering.ready(expect))
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -154,11 +162,20 @@ class Cluster(Service):
         return self._verb(get, path)
 
     async def walk(self, top: Path = ROOT) -> AsyncIterator[tuple[ClusterPath, UnionView]]:
-        """Yield every directory at and below *top* with its view, parents before their children, in the order of names."""
-        waiting = [ClusterPath.parse(top)]
+        """Yield every directory at and below *top* with its view, parents before their children, in the order of names.
+
+        A directory whose only holder died on the way has an empty view that names it; for *top* that fails, as `listdir`.
+        """
+        start = ClusterPath.parse(top)
+        waiting = [start]
         while waiting:
             path = waiting.pop()
-            view = await self.listdir(path)
+            try:
+                view = await self.listdir(path)
+            except Partial as error:
+                if path == start:
+                    raise
+                view = UnionView({}, (), error.causes, stored=False)
             yield path, view
             waiting += [path / name for name in reversed(tuple(view)) if view[name].is_directory]
 
@@ -196,7 +213,21 @@ class Cluster(Service):
             await self._gathering.ready()
             return await work(*parsed)
 
-        return Deferred.fromCoroutine(run())
+        return self._track(run())
+
+    def _track(self, work: Coroutine[Any, Any, T]) -> Deferred[T]:
+        """Begin *work*, which ends at the latest with the service."""
+        if self._stopped:
+            work.close()
+            return fail(Closed("this cluster was stopped; start it or make another"))
+        verb = Deferred.fromCoroutine(work)
+        self._verbs.add(verb)
+
+        def ended(result: T) -> T:
+            self._verbs.discard(verb)
+            return result
+
+        return verb.addBoth(ended)
 
     async def _states(self) -> tuple[NodeState, ...]:
         return self.roster.states()

@@ -140,9 +140,10 @@ def absent(path: ClusterPath, view: UnionView) -> GranumError:
 
 @dataclass(slots=True, eq=False)
 class Question:
-    """A listing that was asked for; *stale* once this client has written to *path*, because it may lack that write."""
+    """A listing that was asked for at *asked*; *stale* once this client has written to *path*, because it may lack that write."""
 
     path: ClusterPath
+    asked: float
     stale: bool = False
 
 
@@ -163,7 +164,7 @@ class ListingCache:
 
     def asking(self, path: ClusterPath) -> Question:
         """Note that a listing of *path* is being asked for; `answered` must follow."""
-        question = Question(path)
+        question = Question(path, self._seconds())
         self._questions.add(question)
         return question
 
@@ -176,7 +177,7 @@ class ListingCache:
         if question.stale:
             return
         self._remove(question.path, node.key)
-        self._listings[question.path, node.key] = (self._seconds(), listing)
+        self._listings[question.path, node.key] = (question.asked, listing)
         self._keys.setdefault(question.path, set()).add(node.key)
         self._names += len(listing) + 1
         while self._names > LISTING_NAMES_MAX:

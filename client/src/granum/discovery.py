@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import ifaddr
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -19,6 +19,7 @@ from granum.wire.advert import SERVICE_TYPE, Advertisement, from_mdns
 
 SETTLE_S = 1.5  # zeroconf asks within 0.12 s of its start and again 1 s later; an answer may take 0.12 s and one loss
 RESOLVE_TIMEOUT_MS = 3000  # for the parts of an advertisement that did not come with its first packet
+RESOLVERS_MAX = 4  # at once: each holds a thread, of ten that files and frames need too
 
 log = Logger()
 
@@ -63,9 +64,14 @@ class ZeroconfSource:
         self._unavailable = ""
         self._addresses: list[str] = []
         self._changes: dict[str, int] = {}  # service -> number of its latest change
+        self._resolvers = DeferredSemaphore(RESOLVERS_MAX)
+        self._unresolved = 0
 
     def start(self, sink: Sink) -> Deferred[None]:
-        """Browse; fires SETTLE_S after zeroconf is ready, at once when there is no multicast."""
+        """Browse; fires SETTLE_S after zeroconf is ready, at once when there is no multicast.
+
+        Nodes that were heard of but not resolved by then delay it, for RESOLVE_TIMEOUT_MS at most.
+        """
         self._sink = sink
         self._opening = Deferred.fromCoroutine(self._open())
         opened: Deferred[None] = Deferred()
@@ -100,8 +106,15 @@ class ZeroconfSource:
 
     def _settle(self, _: None) -> Deferred[None]:
         settled: Deferred[None] = Deferred()
-        self._settling = self._reactor.callLater(0 if self._unavailable else SETTLE_S, settled.callback, None)
+        delay = 0 if self._unavailable else SETTLE_S
+        self._settling = self._reactor.callLater(delay, self._try_to_settle, settled, RESOLVE_TIMEOUT_MS // 100)
         return settled
+
+    def _try_to_settle(self, settled: Deferred[None], turns: int) -> None:
+        if self._unresolved and turns:
+            self._settling = self._reactor.callLater(0.1, self._try_to_settle, settled, turns - 1)
+        else:
+            settled.callback(None)
 
     async def _close(self) -> None:
         if self._opening is not None:
@@ -120,11 +133,13 @@ class ZeroconfSource:
             if self._sink is not None:
                 self._sink.gone(service.removesuffix("." + SERVICE_TYPE), self.name)
             return
-        asked = self._in_thread(_resolve, zeroconf, service)
-        asked.addCallback(self._resolved, service, change)
+        self._unresolved += 1
+        asked = self._resolvers.run(self._in_thread, _resolve, zeroconf, service)
         asked.addErrback(lambda failure: log.debug("{service}: {error}", service=service, error=failure.value))
+        asked.addCallback(self._resolved, service, change)
 
     def _resolved(self, advertisement: Advertisement | None, service: str, change: int) -> None:
+        self._unresolved -= 1
         if advertisement is not None and self._sink is not None and self._changes[service] == change:
             self._sink.heard(advertisement, self.name)
 

@@ -40,6 +40,7 @@ class Gathering:
 
     def start(self) -> None:
         """Listen to the sources, and begin to probe."""
+        self._unsettled, self._enough = len(self._sources), False
         for source in self._sources:
             source.start(self).addBoth(self._settled)
         self._probes.start()
@@ -106,7 +107,9 @@ class Gathering:
     def _nothing_found(self) -> str:
         whose = f"of cluster {self._roster.cluster!r} " if self._roster.cluster else ""
         tried = "; ".join(source.describe() for source in self._sources) or "nothing, for no source was given"
-        return f"no node {whose}was found; looked at {tried}. Start one with 'granum serve DIR'"
+        others = ", ".join(map(repr, self._roster.other_clusters))
+        there = f". There are nodes of {others}; if one of these is meant, give its name" if others else ""
+        return f"no node {whose}was found; looked at {tried}{there}. Start a node with 'granum serve DIR'"
 
     async def _probe(self) -> None:
         """Ask the missing nodes whether they are back, and forget those that have been away too long."""

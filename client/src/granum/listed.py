@@ -52,6 +52,7 @@ class RegistrySource:
         self._sink: Sink | None = None
         self._rounds = Repeated(self._poll, REGISTRY_POLL_S, reactor)
         self._believed: dict[str, Advertisement] = {}  # instance -> what the sink was told
+        self._unasked: set[str] = set()  # those of them that take connections and have not told who they are
 
     def start(self, sink: Sink) -> Deferred[None]:
         """Read the file and try its nodes; fires when that is done once."""
@@ -72,7 +73,7 @@ class RegistrySource:
         rows: dict[str, Advertisement] = await deferToThreadPool(self._reactor, pool, _read_registry, self._file)
         await _all(self._check(row) for row in rows.values())
         for instance in self._believed.keys() - rows.keys():
-            del self._believed[instance]
+            self._forget(instance)
             if self._sink is not None:
                 self._sink.gone(instance, self.name)
 
@@ -87,25 +88,29 @@ class RegistrySource:
             raise
         except Exception:  # noqa: BLE001 - Twisted's network errors have no common base but this
             if known is not None and self._sink is not None:  # it crashed, else it had taken its row away
-                del self._believed[row.instance]
-                cause = NodeUnreachable(
-                    f"node {row.computer} at {row.address}:{row.port} no longer listens; has it crashed?"
-                )
-                self._sink.failed(row.instance, self.name, cause)
+                self._forget(row.instance)
+                gone = f"node {row.computer} at {row.address}:{row.port} no longer listens; has it crashed?"
+                self._sink.failed(row.instance, self.name, NodeUnreachable(gone))
                 self._sink.gone(row.instance, self.name)
             return
-        if known is None or (known.address, known.port) != (row.address, row.port):
-            known = replace(row, node_id=await self._node_id(row))
+        cause: GranumError | None = None
+        if known is None or (known.address, known.port) != (row.address, row.port) or row.instance in self._unasked:
+            try:
+                status = await self._ask(_node_to_ask(row.instance, row.address, row.port))
+                known = replace(row, node_id=str(status.get("node_id", "")))
+                self._unasked.discard(row.instance)
+            except GranumError as error:  # it hangs: a node all the same, and asked again in the next round
+                known, cause = row, error
+                self._unasked.add(row.instance)
         self._believed[row.instance] = known
         if self._sink is not None:
             self._sink.heard(known, self.name)
+            if cause is not None:
+                self._sink.failed(row.instance, self.name, cause)
 
-    async def _node_id(self, row: Advertisement) -> str:
-        try:
-            status = await self._ask(_node_to_ask(row.instance, row.address, row.port))
-        except GranumError:
-            return ""
-        return str(status.get("node_id", ""))
+    def _forget(self, instance: str) -> None:
+        del self._believed[instance]
+        self._unasked.discard(instance)
 
 
 def _read_registry(file: str) -> dict[str, Advertisement]:

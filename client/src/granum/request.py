@@ -5,6 +5,7 @@ kept, bodies not decoded, and a body that is shorter than announced is an error.
 NodeUnreachable or NodeTimeout, naming node and address. What a status means is decided elsewhere.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar, cast
@@ -57,9 +58,13 @@ class Reply:
         return values[0].strip() if values else ""
 
 
+class NeverBegun(Exception):
+    """The request was waiting for its turn when its node failed."""
+
+
 def was_sent(error: NodeUnreachable) -> bool:
     """Whether the request behind *error* may have reached the node; False when no connection was made."""
-    unsent = (network.ConnectError, network.DNSLookupError, network.TimeoutError, RequestNotSent)
+    unsent = (network.ConnectError, network.DNSLookupError, network.TimeoutError, RequestNotSent, NeverBegun)
     return not isinstance(error.__cause__, unsent)
 
 
@@ -77,14 +82,23 @@ class Requester:
         self._client = HTTPClient(_PlainAgent(agent), no_cookies, data_to_body_producer=lambda producer: producer)
 
     async def request(
-        self, verb: str, node: Node, target: str, body: bytes | None = None, *, body_bytes_max: int
+        self,
+        verb: str,
+        node: Node,
+        target: str,
+        body: bytes | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body_bytes_max: int,
     ) -> Reply:
         """Return *node*'s answer to *verb* on *target*; one with a longer body than *body_bytes_max* is a NodeError.
+
+        *headers* are sent beside those that every request has.
 
         Raises NodeUnreachable, NodeTimeout. Cancelling closes the connection.
         """
         patience = _Patience(self._clock)
-        exchange = Deferred.fromCoroutine(self._exchange(verb, node, target, body, body_bytes_max, patience))
+        exchange = Deferred.fromCoroutine(self._exchange(verb, node, target, body, headers, body_bytes_max, patience))
         try:
             return await patience.watch(exchange)
         except NodeError:
@@ -101,12 +115,20 @@ class Requester:
         return cast("Deferred[None]", self._pool.closeCachedConnections())
 
     async def _exchange(
-        self, verb: str, node: Node, target: str, body: bytes | None, body_bytes_max: int, patience: "_Patience"
+        self,
+        verb: str,
+        node: Node,
+        target: str,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+        body_bytes_max: int,
+        patience: "_Patience",
     ) -> Reply:
         producer = _BytesProducer(body, patience) if body else None
         response: IResponse = await self._client.request(
             verb,
             node.url_base + target,
+            headers=Headers({name: [value] for name, value in (headers or {}).items()}),
             data=cast("Any", producer),  # Any: the client passes it to data_to_body_producer as it is
             allow_redirects=False,
             unbuffered=True,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from granum.wire.advert import Advertisement
 
 STATIC = "list"  # the source that a person wrote: trusted about nodes that do not tell their cluster
+OTHERS_MAX = 16  # names of other clusters kept, for the error of one who has misspelt his own
 MISSING_KEEP_S = (
     600.0  # by then a crashed machine has rebooted and checked its disks; later, its absence is no accident
 )
@@ -91,10 +92,12 @@ class Roster:
     def __init__(self, cluster: str = "") -> None:
         self.cluster = cluster
         self._records: dict[tuple[str, str], _Record] = {}  # (source, instance) ->
-        self._members: dict[str, _Member] = {}  # advertised now; worked out from the records
+        self._keys: dict[tuple[str, str], str] = {}  # whose each record is; worked out from the records
+        self._members: dict[str, _Member] = {}  # advertised now; as well
         self._crashed: dict[str, _Member] = {}  # advertised no longer, but failed before they left
         self._health: dict[str, _Health] = {}
         self._order = 0
+        self._others: set[str] = set()  # clusters that were heard and are not ours
 
     # -- what the sources say ------------------------------------------------------------------------------------------
 
@@ -103,6 +106,8 @@ class Roster:
         slot = (source, advertisement.instance)
         unnamed = source == STATIC and not advertisement.cluster
         if self.cluster and advertisement.cluster != self.cluster and not unnamed:
+            if advertisement.cluster and len(self._others) < OTHERS_MAX:
+                self._others.add(advertisement.cluster)
             self.gone(advertisement.instance, source, now)
             return
         known = self._records.get(slot)
@@ -165,6 +170,11 @@ class Roster:
             states.append(NodeState(node, member.sources, member.heard, health.answered, health.cause))
         return tuple(states)
 
+    @property
+    def other_clusters(self) -> tuple[str, ...]:
+        """The names of other clusters that were heard of, at most OTHERS_MAX."""
+        return tuple(sorted(self._others))
+
     def is_advertised(self, node: Node) -> bool:
         """Whether *node* is still advertised at that address."""
         member = self._members.get(node.key)
@@ -172,29 +182,16 @@ class Roster:
 
     def key_of(self, instance: str, source: str) -> str | None:
         """Return the key of the node that *source* advertises as *instance*."""
-        record = self._records.get((source, instance))
-        return self._key(record.advertisement) if record is not None else None
+        return self._keys.get((source, instance))
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _key(self, advertisement: Advertisement) -> str:
-        """Return the identity behind *advertisement*: a node id when any record of the same node has one."""
-        if advertisement.node_id:
-            return advertisement.node_id
-        host = (advertisement.address, advertisement.port)
-        others = [(source, record.advertisement) for (source, _), record in self._records.items()]
-        named = [other.node_id for _, other in others if other.node_id and other.instance == advertisement.instance]
-        there = [(source == STATIC, other) for source, other in others if (other.address, other.port) == host]
-        placed = [other.node_id for _, other in there if other.node_id]
-        if named or placed:
-            return min(named or placed)
-        return min((static, other.instance) for static, other in there)[1]  # one port has one node
-
     def _settle(self, now: float) -> None:
         """Work out the nodes anew from the records; keep those that left after a failure."""
+        self._keys = _keys(self._records)
         groups: dict[str, list[tuple[str, _Record]]] = {}
-        for (source, _), record in self._records.items():
-            groups.setdefault(self._key(record.advertisement), []).append((source, record))
+        for slot, record in self._records.items():
+            groups.setdefault(self._keys[slot], []).append((slot[0], record))
         before, self._members = self._members, {key: _member(key, group) for key, group in groups.items()}
         for key, member in before.items():
             if key not in self._members and self._health.get(key, _Health()).cause is not None:
@@ -208,6 +205,27 @@ class Roster:
         known = self._members.keys() | self._crashed.keys()
         self._health = {key: health for key, health in self._health.items() if key in known}
         self.forget_missing(now)
+
+
+def _keys(records: Mapping[tuple[str, str], _Record]) -> dict[tuple[str, str], str]:
+    """Return the identity behind each of *records*: a node id when any record of the same node has one."""
+    named: dict[str, set[str]] = {}  # instance -> the node ids that records of that name state
+    placed: dict[tuple[str, int], set[str]] = {}  # where a node listens -> the same
+    there: dict[tuple[str, int], set[tuple[bool, str]]] = {}  # where -> instances, those of the list last
+    for (source, instance), record in records.items():
+        said = record.advertisement
+        host = (said.address, said.port)
+        there.setdefault(host, set()).add((source == STATIC, instance))
+        if said.node_id:
+            named.setdefault(instance, set()).add(said.node_id)
+            placed.setdefault(host, set()).add(said.node_id)
+    keys = {}
+    for slot, record in records.items():
+        said = record.advertisement
+        host = (said.address, said.port)
+        found = named.get(slot[1]) or placed.get(host)
+        keys[slot] = said.node_id or (min(found) if found else min(there[host])[1])  # one port has one node
+    return keys
 
 
 def _member(key: str, group: Sequence[tuple[str, _Record]]) -> _Member:

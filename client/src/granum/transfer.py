@@ -13,12 +13,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import xxhash
 from twisted.internet.defer import Deferred, DeferredSemaphore
 
-from granum.request import Reply, Requester, was_sent
+from granum.request import NeverBegun, Reply, Requester, was_sent
 from granum.roster import Node
+from granum.wire.digest import HEADER as DIGEST_HEADER
+from granum.wire.digest import XXH3, Digest, parse_header
 from granum.wire.errors import (
     BadListing,
+    BadRequest,
     GranumError,
     IsADirectory,
     NodeError,
@@ -85,12 +89,15 @@ class Transfer:
     async def get(self, node: Node, path: ClusterPath) -> bytes:
         """Return the bytes of the file *path*.
 
-        Raises NotStored, IsADirectory, NodeUnreachable, NodeTimeout, or what else the node's status means.
+        Raises NotStored, IsADirectory, NodeUnreachable, NodeTimeout, NodeError when the bytes do not have the digest that
+        the node names, or what else its status means.
         """
         reply = await self._request("GET", node, path.target(), is_body=True, body_bytes_max=FILE_BYTES_MAX)
         if reply.status in MOVED:
             raise IsADirectory(f"{path} is a directory")
-        return _checked(reply, node, path).body
+        body = _checked(reply, node, path).body
+        _check_digest(reply, body, node, path)
+        return body
 
     async def listing(self, node: Node, path: ClusterPath) -> Listing | None:
         """Return the listing of the directory *path*; None when the node has none. Raises BadListing and as `get`."""
@@ -116,12 +123,12 @@ class Transfer:
         return Entry(path.name, Flags.FILE, _checked(reply, node, path).length)
 
     async def put(self, node: Node, path: ClusterPath, body: bytes) -> Receipt:
-        """Store *body* as the file *path*; return the receipt.
+        """Store *body* as the file *path*; return the receipt. The same bytes may be put again.
 
         Raises AlreadyStored or what else the node's status means, NodeUnreachable when no connection was made, and
         NotReceipted when the answer was lost.
         """
-        return await self._write(node, path, path.target(), body)
+        return await self._write(node, path, path.target(), body, {DIGEST_HEADER.title(): _digest_of(body).member})
 
     async def mkdir(self, node: Node, path: ClusterPath) -> Receipt:
         """Make the directory *path*; as `put`."""
@@ -145,9 +152,13 @@ class Transfer:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    async def _write(self, node: Node, path: ClusterPath, target: str, body: bytes) -> Receipt:
+    async def _write(
+        self, node: Node, path: ClusterPath, target: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> Receipt:
         try:
-            reply = await self._request("PUT", node, target, body, is_body=True, body_bytes_max=STATUS_BYTES_MAX)
+            reply = await self._request(
+                "PUT", node, target, body, headers=headers, is_body=True, body_bytes_max=STATUS_BYTES_MAX
+            )
         except NodeUnreachable as error:
             if not was_sent(error):
                 raise
@@ -162,6 +173,7 @@ class Transfer:
         target: str,
         body: bytes | None = None,
         *,
+        headers: Mapping[str, str] | None = None,
         is_body: bool = False,
         body_bytes_max: int,
     ) -> Reply:
@@ -172,20 +184,45 @@ class Transfer:
         await turn.acquire()
         try:
             if lane.failures != failures:
-                raise lane.failure
-            reply = await self._requester.request(verb, node, target, body, body_bytes_max=body_bytes_max)
+                raise _without_frames(lane.failure) from NeverBegun()
+            reply = await self._requester.request(
+                verb, node, target, body, headers=headers, body_bytes_max=body_bytes_max
+            )
             found = reply.header(NODE_HEADER)
             if node.node_id and found and found != node.node_id:
                 raise NodeUnreachable(f"another node answers at {node.host}: not {node.node_id} but {found}")
         except NodeUnreachable as error:
-            if error is not lane.failure:
-                lane.failures, lane.failure = lane.failures + 1, error
-                self._failed(node, error)
+            if lane.failures == failures:  # else it is known already
+                lane.failures, lane.failure = failures + 1, _without_frames(error)
+                self._failed(node, lane.failure)
             raise
         finally:
             turn.release()
         self._answered(node)
         return reply
+
+
+def _without_frames(error: NodeUnreachable) -> NodeUnreachable:
+    """Return *error* anew: it is kept for minutes, and its traceback would keep the body of the request as long."""
+    return type(error)(str(error))
+
+
+def _digest_of(body: bytes) -> Digest:
+    return Digest(XXH3, xxhash.xxh3_128_hexdigest(body))
+
+
+def _check_digest(reply: Reply, body: bytes, node: Node, path: ClusterPath) -> None:
+    """Raise NodeError when *body* is not what the node stored; a PYME node and a file placed by hand name no digest."""
+    named = reply.header(DIGEST_HEADER)
+    try:
+        is_same = not named or all(digest == _digest_of(body) for digest in parse_header(named))
+    except BadRequest:
+        is_same = False
+    if not is_same:
+        raise NodeError(
+            f"{path} on {node.name} is damaged: its bytes do not have the digest that they were stored with; "
+            "'granum-node verify' on that machine finds what else is"
+        )
 
 
 def _checked(reply: Reply, node: Node, path: ClusterPath) -> Reply:

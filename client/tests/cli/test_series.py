@@ -113,7 +113,8 @@ def test_a_damaged_frame_leaves_no_file(granum: Granum, tmp_path: Path, lab: Pro
             file.write_bytes(file.read_bytes()[:1000])
     done = granum.run("series", "get", "/series/damaged", "t.tif")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "granum: frame 7:" in done.stderr
+    assert "frame00007.pzf on " in done.stderr
+    assert "is damaged: its bytes do not have the digest" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -129,7 +129,9 @@ def test_a_store_that_is_served_already_is_status_75(bare: Granum) -> None:
         assert "already serves" in done.stderr
 
 
-@pytest.mark.parametrize("option", [("--bind", "nonsense"), ("--cluster", "no good"), ("--port", "99999")])
+@pytest.mark.parametrize(
+    "option", [("--bind", "nonsense"), ("--allow", "all=rw"), ("--cluster", "no good"), ("--port", "99999")]
+)
 def test_a_setting_that_the_daemon_refuses_is_status_2(bare: Granum, option: tuple[str, str]) -> None:
     assert bare.process("serve", "store", *option).returncode == 2
 

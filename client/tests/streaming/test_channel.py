@@ -439,3 +439,28 @@ async def test_a_cancelled_connect_leaves_nothing() -> None:
         await connecting
     assert memory.getDelayedCalls() == []
     assert memory.connectors[0].stoppedConnecting
+
+
+def test_a_receipt_of_another_node_at_the_address_is_none() -> None:
+    """The port of a node that ended may be another's by now: what went there is not where the roster says it is."""
+    wire = ScriptedWire()
+    channel = opened(wire)
+    put = outcome_of(channel.put(ClusterPath(("f",)), [b"x"]))
+    wire.send_all()
+    channel.dataReceived(OK.replace(b"\r\n\r\n", b"\r\nGranum-Node: id-2\r\n\r\n"))
+    assert wire.closed == "aborted"
+    lose(channel)
+    assert (type(put[0]), str(put[0])) == (
+        NodeUnreachable,
+        "another node answers at 127.0.0.1:15348: not id but id-2",
+    )
+
+
+@pytest.mark.parametrize("header", [b"", b"\r\nGranum-Node: id"])
+def test_a_receipt_of_the_node_itself_is_one_also_when_it_does_not_sign(header: bytes) -> None:
+    wire = ScriptedWire()
+    channel = opened(wire)
+    put = outcome_of(channel.put(ClusterPath(("f",)), [b"x"]))
+    wire.send_all()
+    channel.dataReceived(OK.replace(b"\r\n\r\n", header + b"\r\n\r\n"))
+    assert put[0].node == NODE

@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 from numpy.typing import NDArray
 from twisted.internet import reactor
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import CancelledError, DeferredList
 
 from granum.cluster import Cluster
 from granum.streaming.series import SeriesWriter
@@ -311,3 +311,85 @@ async def test_bad_events_leave_the_series_open(lab: Lab) -> None:
         await series.finalise([("n" * 33, "", 0.0)])
     await series.store_frame(0, IMAGE)
     assert (await series.finalise([("n", "", 0.0)])).puts == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_abort_between_the_final_files_leaves_no_marker(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    series = await SeriesWriter.create(lab.cluster, "run")
+    await series.store_frame(0, IMAGE)
+    put = lab.cluster.put
+    aborts = []
+
+    def put_and_abort(path: Any, body: bytes) -> Any:
+        aborts.append(series.abort())
+        return put(path, body)
+
+    monkeypatch.setattr(lab.cluster, "put", put_and_abort)
+    with pytest.raises(Closed, match="was aborted"):
+        await series.finalise()
+    await DeferredList(aborts)
+    assert sorted(lab.files) == [
+        f"/run.pcs/{name}" for name in ("final_metadata.json", "frame00000.pzf", "metadata.json")
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_misspelt_option_is_refused_before_anything_is_stored(lab: Lab) -> None:
+    with pytest.raises(TypeError, match="window_byte_max"):
+        await SeriesWriter.create(lab.cluster, "run", window_byte_max=5)
+    assert lab.files == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_first_frame_that_was_not_stored_does_not_decide_the_shape(lab: Lab) -> None:
+    series = await SeriesWriter.create(lab.cluster, "run")
+    with pytest.raises(WrongFrame):
+        await series.store_frame(2**32, np.zeros((7, 7), "u2"))
+    withdrawn = series.store_frame(0, np.zeros((5, 5), "u2"))  # waits for its channel to open
+    withdrawn.cancel()
+    with pytest.raises(CancelledError):
+        await withdrawn
+    await series.store_frame(0, IMAGE)
+    assert (await series.finalise()).puts == 1
+    assert np.array_equal(decoded(lab.files["/run.pcs/frame00000.pzf"]), IMAGE)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_cancelled_finalise_leaves_no_connection_and_no_marker(lab: Lab) -> None:
+    series = await SeriesWriter.create(lab.cluster, "run")
+    for fake in lab.fakes:
+        fake.fail_next("silent", verb="PUT")
+    await series.store_frame(0, IMAGE)
+    finalised = series.finalise()
+    finalised.cancel()
+    with pytest.raises(CancelledError):
+        await finalised
+    assert "/run.pcs/events.json" not in lab.files
+    assert [lane.channel for lane in series._streamer._lanes.values()] == [None, None]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_finalise_that_is_cancelled_when_all_receipts_are_there_leaves_no_marker(lab: Lab) -> None:
+    series = await SeriesWriter.create(lab.cluster, "run")
+    await series.store_frame(0, IMAGE)
+    await series._streamer.flush()
+    finalised = series.finalise()
+    finalised.cancel()
+    with pytest.raises(CancelledError):
+        await finalised
+    assert "/run.pcs/events.json" not in lab.files
+
+
+@pytest_twisted.ensureDeferred
+async def test_finalise_called_twice_at_once_completes_the_series_once(lab: Lab) -> None:
+    series = await SeriesWriter.create(lab.cluster, "run", compression="huffman")
+    for n in range(5):
+        series.store_frame(n, IMAGE)
+    first, second = series.finalise(), series.finalise()
+    with pytest.raises(Closed):
+        await second
+    assert (await first).puts == 5
+    assert (
+        sum(target.endswith("events.json") for fake in lab.fakes for verb, target in fake.requests if verb == "PUT")
+        == 1
+    )

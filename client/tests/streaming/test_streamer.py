@@ -335,3 +335,64 @@ async def test_whatever_nodes_do_every_accepted_put_is_receipted_or_failed_and_r
     assert {name: stored.get(name) for name in receipted} == {
         name: b"frame %s" % name.removeprefix("/run/").encode() for name in receipted
     }
+
+
+# -- nodes that come back ----------------------------------------------------------------------------------------------
+
+
+@on_cluster(2)
+async def test_a_node_that_froze_comes_back_with_one_put_until_that_is_receipted(one: FakeNode, two: FakeNode) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("granum.streaming.channel.STALL_TIMEOUT_S", 0.1)
+        patch.setattr("granum.streaming.streamer.NODE_RETRY_S", 0.0)
+        one.fail_next("silent", count=1000)
+        streamer = streamer_to(one, two)
+        for n in range(2):
+            await streamer.put(path(n), [b""], n)
+        with pytest.raises(NotReceipted):
+            await streamer.flush()
+        for n in range(2, 40):
+            await streamer.put(path(n), [b""], n)
+        with pytest.raises(NotReceipted) as caught:
+            await streamer.flush()
+        assert len(caught.value.paths) == 2
+        await streamer.abort()
+
+
+@on_cluster(1)
+async def test_the_only_node_is_not_refused_while_it_is_tried_again(fake: FakeNode) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("granum.streaming.channel.STALL_TIMEOUT_S", 0.1)
+        patch.setattr("granum.streaming.streamer.NODE_RETRY_S", 0.0)
+        fake.fail_next("silent")
+        streamer = streamer_to(fake)
+        await streamer.put(path(0), [b""])
+        with pytest.raises(NotReceipted):
+            await streamer.flush()
+        for n in range(1, 20):
+            await streamer.put(path(n), [b""])
+        with pytest.raises(NotReceipted, match="1 of 20 puts"):
+            await streamer.close()
+
+
+@on_cluster(1)
+async def test_a_cancelled_wait_for_the_end_leaves_the_account_in_order(fake: FakeNode) -> None:
+    streamer = streamer_to(fake)
+    await streamer.put(path(0), [b""])
+    await streamer.flush()
+    closing = streamer.close()
+    closing.cancel()
+    with pytest.raises(CancelledError):
+        await closing
+    for _ in range(3):
+        await deferLater(reactor, 0, lambda: None)
+    assert [lane.channel for lane in streamer._lanes.values()] == [None]
+
+
+@on_cluster(1)
+async def test_a_put_that_no_node_takes_is_named(fake: FakeNode) -> None:
+    await fake.stop()
+    streamer = streamer_to(fake)
+    with pytest.raises(OnSomeNodes, match=r"^/run/7 was not sent: no node takes puts at the moment"):
+        await streamer.put(path(7), [b""])
+    await streamer.close()

@@ -128,7 +128,7 @@ class SeriesReader:
 
     async def _frame(self, n: int) -> NDArray[Any]:
         state = self._state
-        array = await _decoded(self._cluster, n, await _file(self._cluster, self.path, state.view, n))
+        array = await _array(self._cluster, self.path, state.view, n)
         if state.kind not in {None, (array.shape, array.dtype)}:
             assert state.kind is not None
             shape, dtype = state.kind
@@ -152,11 +152,21 @@ async def _look(
     if source is None and not view.partial:
         raise NotStored(f"{path} is not a series: it has no {METADATA}")
     metadata = {} if source is None else await _read_metadata(cluster, path, view, source)
-    found = (_FRAME.fullmatch(name) for name in view)
-    numbers = tuple(sorted(n for match in found if match and frame_name(n := int(match[1])) == match[0]))
+    numbers = _numbers(view)
+    if EVENTS in view and metadata.get("SizeT") != len(numbers):
+        # One node may have been listed before its last frames came and another after the series was completed. Every
+        # frame was there before the mark that is seen now, so a second look finds them all.
+        cluster.forget_listing(path / METADATA)
+        view = await cluster.listdir(path)
+        numbers = _numbers(view)
     if kind is None and numbers:
         kind = await _kind(cluster, path, view, numbers)
     return _State(view, numbers, metadata, kind)
+
+
+def _numbers(view: UnionView) -> tuple[int, ...]:
+    found = (_FRAME.fullmatch(name) for name in view)
+    return tuple(sorted(n for match in found if match and frame_name(n := int(match[1])) == match[0]))
 
 
 async def _read_metadata(cluster: Cluster, path: ClusterPath, view: UnionView, source: str) -> dict[str, Any]:
@@ -177,7 +187,7 @@ async def _kind(
     failure: GranumError | None = None
     for n in numbers[:TRIES_MAX]:
         try:
-            array = await _decoded(cluster, n, await _file(cluster, path, view, n))
+            array = await _array(cluster, path, view, n)
         except GranumError as error:
             failure = failure or error
         else:
@@ -195,8 +205,9 @@ async def _file(cluster: Cluster, path: ClusterPath, view: UnionView, n: int) ->
     return await cluster.get(path / name, nodes=view.holders(name))
 
 
-async def _decoded(cluster: Cluster, n: int, file: bytes) -> NDArray[Any]:
-    """Return the array in *file*, without the depth of a plain image; compressed ones are decoded in a thread."""
+async def _array(cluster: Cluster, path: ClusterPath, view: UnionView, n: int) -> NDArray[Any]:
+    """Return the array of frame *n*, without the depth of a plain image; compressed ones are decoded in a thread."""
+    file = await _file(cluster, path, view, n)
     try:
         if pzf.parse_header(file).compression == "raw":
             array = frame.decode(file).array
@@ -204,5 +215,6 @@ async def _decoded(cluster: Cluster, n: int, file: bytes) -> NDArray[Any]:
             reactor = cluster.reactor
             array = (await deferToThreadPool(reactor, reactor.getThreadPool(), frame.decode, file)).array
     except BadFrame as error:
-        raise BadFrame(f"frame {n}: {error}") from error
+        holders = ", ".join(node.name for node in view.holders(frame_name(n)))
+        raise BadFrame(f"frame {n}: {error}; it is in {path} on {holders}") from error
     return array[:, :, 0] if array.shape[2] == 1 else array

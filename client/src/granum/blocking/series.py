@@ -58,11 +58,9 @@ class SeriesWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._ended:
-            return
-        if error is None:
+        if error is None and not self._ended:
             self.finalise()
-        else:
+        else:  # also behind a finalise that failed and left the series open
             self.abort()
 
 

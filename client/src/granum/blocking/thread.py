@@ -42,6 +42,7 @@ class ReactorThread:
         self.reactor: Any = _Reactor()  # type: ignore[no-untyped-call]  # Any: zope's interfaces cannot be intersected
         self.services: set[Any] = set()  # Any: IService
         self.reactor.getThreadPool().threadFactory = _DaemonThread
+        self._is_stopping = False
         self._thread = _DaemonThread(target=self.reactor.run, name="granum", kwargs={"installSignalHandlers": False})
         self._thread.start()
 
@@ -64,7 +65,12 @@ class ReactorThread:
             future.cancel()  # does nothing to one that has ended
 
     def stop(self) -> None:
-        """Stop the services and the reactor; return when they have ended, or after EXIT_TIMEOUT_S."""
+        """Stop the services and the reactor; return when they have ended, or after EXIT_TIMEOUT_S.
+
+        Whoever waits goes on waiting: at exit these are daemon threads only, which end with the interpreter, and an error
+        would be no more than a traceback on its standard error.
+        """
+        self._is_stopping = True
         if self._thread.is_alive():
             self.reactor.callFromThread(self._end)
             self._thread.join(EXIT_TIMEOUT_S)
@@ -86,11 +92,11 @@ class ReactorThread:
                 self.reactor.callFromThread(begun.cancel)
 
         def succeeded(result: T) -> None:
-            if future.set_running_or_notify_cancel():
+            if not self._is_stopping and future.set_running_or_notify_cancel():
                 future.set_result(result)
 
         def failed(failure: Failure) -> None:
-            if future.set_running_or_notify_cancel():
+            if not self._is_stopping and future.set_running_or_notify_cancel():
                 future.set_exception(failure.value)
 
         future.add_done_callback(cancelled)

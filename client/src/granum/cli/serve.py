@@ -30,6 +30,11 @@ _SERVES = re.compile(r"granum-node (\S+) serves .* at http://([0-9.]+):([0-9]+) 
 @click.option("-c", "--cluster", metavar="NAME", help="The name of the cluster.  [default: granum]")
 @click.option("--bind", metavar="ADDR", help="The address to serve on.  [default: 127.0.0.1, this machine only]")
 @click.option(
+    "--allow",
+    metavar="NET=rw|ro",
+    help="The networks whose hosts may talk to it, by commas.  [default: this machine, rw]",
+)
+@click.option(
     "--advertise",
     metavar="mdns|local|off",
     default="mdns",

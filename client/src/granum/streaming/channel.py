@@ -29,7 +29,7 @@ from zope.interface import implementer
 
 from granum.roster import Node
 from granum.streaming.window import WINDOW_BYTES_MAX, WINDOW_PUTS_MAX, Window
-from granum.transfer import Receipt
+from granum.transfer import NODE_HEADER, Receipt
 from granum.wire.errors import NodeError, NodeTimeout, NodeUnreachable
 from granum.wire.exchange import DURABILITY, Answer, PutExchange
 from granum.wire.paths import ClusterPath
@@ -200,7 +200,8 @@ class Channel(TwistedProtocol):
             answers = self._exchange.receive(data)
             for answer in answers:
                 self._check_was_sent(answer)
-        except NodeError as error:
+                self._check_node(answer)
+        except (NodeError, NodeUnreachable) as error:
             self._break(error)
             return
         for answer in answers:
@@ -270,6 +271,12 @@ class Channel(TwistedProtocol):
         put = answer.key
         if self._sent <= put.begins or (answer.error is None and self._sent < put.ends):
             raise NodeError("the node answered a put before it was sent")
+
+    def _check_node(self, answer: "Answer[_Put]") -> None:
+        """Raise NodeUnreachable for an answer of another node, which has taken over the address."""
+        found = answer.headers.get(NODE_HEADER, "")
+        if self.node.node_id and found and found != self.node.node_id:
+            raise NodeUnreachable(f"another node answers at {self.node.host}: not {self.node.node_id} but {found}")
 
     def _check_progress(self) -> None:
         self._deadline = None

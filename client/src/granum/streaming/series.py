@@ -65,6 +65,8 @@ class SeriesWriter:
         self._encoders = DeferredSemaphore(ENCODERS_MAX)
         self._shape: tuple[int, ...] | None = None
         self._dtype: np.dtype[Any] | None = None
+        self._stated_shape: tuple[int, ...] | None = None
+        self._stated_dtype: np.dtype[Any] | None = None
         self._numbers: set[int] = set()
         self._pending = 0  # frames that were handed over and are not in a window yet
         self._drained: Deferred[None] | None = None
@@ -101,13 +103,13 @@ class SeriesWriter:
             if shape is not None:
                 _check_shape("every frame", shape)
             await _check_free(cluster, directory)
-            await cluster.put(directory / METADATA, encode_metadata(stated))
             streamer = Streamer(
                 cluster.roster.nodes(), reactor=cluster.reactor, ledger=cluster.ledger, **streamer_options
             )
+            await cluster.put(directory / METADATA, encode_metadata(stated))
             writer = cls(cluster, directory, stated, streamer, compression=compression, quantise=quantise)
-            writer._shape = None if shape is None else tuple(shape)
-            writer._dtype = None if dtype is None else trial.dtype
+            writer._shape = writer._stated_shape = None if shape is None else tuple(shape)
+            writer._dtype = writer._stated_dtype = None if dtype is None else trial.dtype
             return writer
 
         return Deferred.fromCoroutine(create())
@@ -157,6 +159,8 @@ class SeriesWriter:
             return await self._streamer.put(self.path / frame_name(number), await self._encode(number, samples), number)
         except BaseException:
             self._numbers.discard(number)
+            if not self._numbers:  # a frame that was not stored decides nothing
+                self._shape, self._dtype = self._stated_shape, self._stated_dtype
             raise
         finally:
             self._pending -= 1
@@ -203,8 +207,7 @@ class SeriesWriter:
                 self._drained = Deferred()
                 await self._drained
             summary = await self._streamer.close()
-            if self._aborted:
-                raise Closed(f"the series {self.path} was aborted")
+            self._check_not_aborted()
         except BaseException:
             await self._streamer.abort()
             raise
@@ -212,8 +215,13 @@ class SeriesWriter:
             self._cluster.forget_listing(self.path / METADATA)
         final = {**self._metadata, "SizeT": len(self._numbers), **added, "imageID": self.image_id}
         await self._cluster.put(self.path / FINAL_METADATA, encode_metadata(final))
+        self._check_not_aborted()
         await self._cluster.put(self.path / EVENTS, marker)
         return summary
+
+    def _check_not_aborted(self) -> None:
+        if self._aborted:
+            raise Closed(f"the series {self.path} was aborted")
 
 
 def _series_path(path: str | ClusterPath) -> ClusterPath:

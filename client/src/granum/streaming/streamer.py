@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
 from twisted.python.failure import Failure
 
 from granum.placement import Ledger, Placement, least_recently_written
@@ -72,7 +72,13 @@ class _Lane:
     cause: BaseException | None = None
     retry_at: float = 0.0
     answers: bool = True  # False when it could not be reached or stalled: then not even as the last resort
+    on_trial: bool = False  # set aside once and not receipted since: gets one put at a time
     receipted: int = 0
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a put is on its way to the node, or waits for it."""
+        return bool(self.waiting) or (self.channel is not None and self.channel.outstanding > 0)
 
 
 class Streamer:
@@ -188,14 +194,16 @@ class Streamer:
         for lane in self._lanes.values():  # first, so that none is placed anew when its connecting is cancelled
             while lane.waiting:
                 self._refuse(lane.waiting.popleft(), Closed("the streamer was closed before the put was sent"))
-        ended = []
+        ended: list[Deferred[None]] = []
         for lane in self._lanes.values():
             if lane.opening is not None:
                 lane.opening.cancel()
             if lane.channel is not None:
-                ended.append(lane.channel.ended)
+                ended.append(_end_of(lane.channel))
                 lane.channel.close()
-        await DeferredList(ended)
+        over = await DeferredList(ended, consumeErrors=True)
+        if not all(has_ended for has_ended, _ in over):  # a list of Deferreds keeps it to itself that it was cancelled
+            raise CancelledError
 
     # -- from waiting to accepted -------------------------------------------------------------------------------------
 
@@ -204,7 +212,7 @@ class Streamer:
         lanes = self._usable()
         if not lanes:
             causes = {lane.node.name: lane.cause for lane in self._lanes.values() if lane.cause is not None}
-            self._refuse(put, OnSomeNodes("no node takes puts at the moment", causes))
+            self._refuse(put, OnSomeNodes(f"{put.path} was not sent: no node takes puts at the moment", causes))
             return
         try:
             chosen = self._placement(put.number, [lane.node for lane in lanes], self._ledger)
@@ -218,10 +226,14 @@ class Streamer:
         self._fill(lane)
 
     def _usable(self) -> list[_Lane]:
-        """Return the lanes that are not set aside; when all are, those whose nodes at least answer."""
+        """Return the lanes that are not set aside; when all are, those whose nodes at least answer.
+
+        One that was set aside comes back with one put: were its node frozen still, a window full of frames would be lost.
+        """
         now = self._reactor.seconds()
-        fresh = [lane for lane in self._lanes.values() if now >= lane.retry_at]
-        return fresh or [lane for lane in self._lanes.values() if lane.answers]
+        due = [lane for lane in self._lanes.values() if now >= lane.retry_at]
+        free = [lane for lane in due if not (lane.on_trial and lane.is_used)]
+        return free or due or [lane for lane in self._lanes.values() if lane.answers]
 
     def _fill(self, lane: _Lane) -> None:
         """Send what waits for *lane* while its window has room; open its channel when it has none."""
@@ -256,6 +268,7 @@ class Streamer:
         self._bytes += receipt.size
         self._durability.add(receipt.durability)
         lane.receipted += 1
+        lane.on_trial = False
         self._fill(lane)
         self._settle(put)
 
@@ -309,12 +322,19 @@ class Streamer:
 
     def _set_aside(self, lane: _Lane, cause: BaseException, *, answers: bool) -> None:
         """Choose *lane* no more for a while, and place anew what waited for it."""
-        lane.cause, lane.answers = cause, answers
+        lane.cause, lane.answers, lane.on_trial = cause, answers, True
         lane.retry_at = self._reactor.seconds() + NODE_RETRY_S
         waiting = tuple(lane.waiting)
         lane.waiting.clear()
         for put in waiting:
             self._place(put)
+
+
+def _end_of(channel: Channel) -> Deferred[None]:
+    """Fire when *channel* has ended; a Deferred of its own, because a cancelled wait must not cancel the account."""
+    over: Deferred[None] = Deferred()
+    channel.ended.addCallback(lambda _: over.callback(None))
+    return over
 
 
 def _deferred(coroutine: Coroutine[Any, Any, _Result]) -> Deferred[_Result]:

@@ -13,11 +13,15 @@ from dataclasses import dataclass, replace
 from email.utils import formatdate
 from http import HTTPStatus
 
+import xxhash
+
 from granum.testing.request import Head
 from granum.testing.store import MemoryStore
+from granum.wire.digest import HEADER, XXH3, Digest, parse_header
 from granum.wire.errors import (
     BadPath,
     BadRequest,
+    DigestMismatch,
     GranumError,
     NotStored,
     UnmetExpectation,
@@ -26,7 +30,7 @@ from granum.wire.errors import (
     status_of,
 )
 from granum.wire.exchange import DURABILITY
-from granum.wire.paths import Target, parse_target
+from granum.wire.paths import ClusterPath, Target, parse_target
 
 CONTENT_TYPES = {".json": "application/json", ".txt": "text/plain"}  # the two that PYME's clients look at
 OTHER_CONTENT_TYPE = "application/octet-stream"
@@ -91,7 +95,13 @@ class Answerer:
             raise BadPath(f"{target.endpoint!r} is the node's own; nothing can be put there")
         if head.headers.get("content-encoding", "identity").lower() not in {"identity", "gzip"}:
             raise UnsupportedCoding
-        self.store.check_free(target.path)
+        if not self._is_stored(target.path, head):
+            self.store.check_free(target.path)
+
+    def _is_stored(self, path: ClusterPath, head: Head) -> bool:
+        """Whether *path* is there already, with the digest that the put names."""
+        digests, stored = parse_header(head.headers.get(HEADER, "")), self.store.files.get(str(path))
+        return stored is not None and digests == [_digest_of(stored)]
 
     def answer(self, head: Head, body: bytes) -> Reply:
         """Carry out one request and return its answer; an error is an answer too."""
@@ -110,8 +120,11 @@ class Answerer:
         target = parse_target(head.target)
         if target.slash:
             self.store.mkdir(target.path)
-        else:
-            self.store.put(target.path, _decoded(head, body))
+        elif not self._is_stored(target.path, head):
+            file = _decoded(head, body)
+            if any(digest != _digest_of(file) for digest in parse_header(head.headers.get(HEADER, ""))):
+                raise DigestMismatch
+            self.store.put(target.path, file)
         return Reply(200, headers=[(DURABILITY.title(), "relaxed")])
 
     def _get(self, target: Target) -> Reply:
@@ -134,6 +147,10 @@ class Answerer:
         content_type = CONTENT_TYPES.get(os.path.splitext(path.name)[1].lower(), OTHER_CONTENT_TYPE)
         modified = formatdate(self.modified, usegmt=True)
         return Reply(200, self.store.get(path), [("Content-Type", content_type), ("Last-Modified", modified)])
+
+
+def _digest_of(file: bytes) -> Digest:
+    return Digest(XXH3, xxhash.xxh3_128_hexdigest(file))
 
 
 def _decoded(head: Head, body: bytes) -> bytes:

@@ -81,6 +81,22 @@ class IsADirectory(GranumError, IsADirectoryError):
     """The path is a directory, not a file; name a file in it, or list it."""
 
 
+class PreconditionFailed(GranumError, ValueError):
+    """What is stored is not what the request made its condition; look at what is there before you go on."""
+
+
+class DigestMismatch(BadRequest):
+    """The bytes do not have the digest that was sent with them, so nothing is stored; send them again."""
+
+
+class TooSlow(BadRequest):
+    """The request arrived too slowly, so the node gave it up; look at the network, then send it again."""
+
+
+class Misdirected(BadRequest):
+    """The node does not answer to this name; use one of its own, or have the name added to its setting 'names'."""
+
+
 class LengthRequired(BadRequest):
     """The put does not say how long its body is; send Content-Length, or chunked transfer coding."""
 
@@ -177,12 +193,16 @@ _ERRORS: Mapping[int, type[GranumError]] = {
     403: NotAllowed,
     404: NotStored,
     405: AlreadyStored,  # PYME's answer to a second put, and the only meaning granum gives it
+    408: TooSlow,
     409: NotADirectory,
     411: LengthRequired,
+    412: PreconditionFailed,
     413: BodyTooLarge,
     414: PathTooLong,
     415: UnsupportedCoding,
     417: UnmetExpectation,
+    421: Misdirected,
+    422: DigestMismatch,
     431: HeadTooLarge,
     500: NodeError,
     501: UnsupportedVerb,

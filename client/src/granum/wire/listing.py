@@ -52,6 +52,10 @@ class Entry:
         return self.is_directory and bool(self.flags & Flags.COMPLETE)
 
 
+_KINDS = tuple(
+    Flags(value) for value in range(8)
+)  # a table, because making a flag takes longer than all else of an entry
+
 Listing: TypeAlias = Mapping[str, Entry]  # name, without a final slash -> entry
 
 
@@ -96,7 +100,6 @@ def _entry(key: str, value: object) -> Entry | None:
             pass
         case _:
             raise BadListing(f"the listing has no flags and size for {name!r}")
-    known = Flags(flags & 7)
     # A PYME node with a warm cache leaves out the directory bit; the slash never lies.
-    known = known | Flags.DIRECTORY if key.endswith("/") else known & ~Flags.DIRECTORY
-    return Entry(name, known, max(size, UNKNOWN_SIZE))
+    known = flags & 6 | 1 if key.endswith("/") else flags & 6
+    return Entry(name, _KINDS[known], max(size, UNKNOWN_SIZE))

@@ -77,7 +77,7 @@ class ConnectionConformance:
     def test_other_verbs_are_501_and_change_nothing_and_keep_the_connection(self, node: Reachable) -> None:
         top = fresh()
         put(node, f"{top}/f", b"first")
-        verbs = ("DELETE", "POST", "PATCH", "OPTIONS", "MOVE", "TRACE", "get", "put")
+        verbs = ("DELETE", "POST", "PATCH", "MOVE", "TRACE", "get", "put")
         with Talk(node) as talk:
             assert [talk.ask(verb, f"{top}/f", b"hello").status for verb in verbs] == [501] * len(verbs)
             assert talk.ask("GET", f"{top}/f").body == b"first"
@@ -128,7 +128,7 @@ class ConnectionConformance:
 
     def test_a_head_that_is_too_large_is_431_and_closes(self, node: Reachable) -> None:
         with Talk(node) as talk:
-            talk.send(b"GET / HTTP/1.1\r\nHost: node\r\nX-Long: ", b"x" * 70_000, b"\r\n\r\n")
+            talk.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: ", b"x" * 70_000, b"\r\n\r\n")
             assert (talk.reply().status, talk.is_closed()) == (431, True)
 
     def test_one_bad_connection_does_not_disturb_another(self, node: Reachable) -> None:

@@ -154,7 +154,7 @@ def _told_by_get(node: Reachable, target: str) -> tuple[int, dict[str, str]]:
 
 def _told_by_head(node: Reachable, target: str) -> tuple[int, dict[str, str]]:
     with Talk(node) as talk:
-        talk.send(f"HEAD {target} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n".encode())
+        talk.send(f"HEAD {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         reply = talk.reply("HEAD")
         assert talk.is_closed(), "HEAD was answered with a body"
     return _without_date(reply)

@@ -122,7 +122,7 @@ class Talk:
 def request(verb: str, target: str | bytes, body: bytes | None = None, **headers: str) -> bytes:
     """Return the bytes of a request with Host and, when there is a *body*, Content-Length."""
     raw = target.encode() if isinstance(target, str) else target
-    lines = [f"{name.replace('_', '-')}: {value}" for name, value in {"Host": "node", **headers}.items()]
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in {"Host": "localhost", **headers}.items()]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
     return b" ".join([verb.encode(), raw, b"HTTP/1.1\r\n"]) + "\r\n".join([*lines, "", ""]).encode() + (body or b"")

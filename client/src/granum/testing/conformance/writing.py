@@ -4,6 +4,8 @@
 
 from granum.testing.conformance.talk import Reachable, Talk, ask, fresh, put, request
 
+HELLO_DIGEST = "xxh3-128=b5e9c1ad071b3e7fc779cfaa5e523818"
+OTHER_DIGEST = "xxh3-128=f1a1ded183edeef2cabd112d58b4f1e9"
 LARGE = 8 << 20  # bytes; the size of a large camera frame, far above every buffer on the way
 
 
@@ -52,6 +54,18 @@ class WritingConformance:
         put(node, f"{top}/f", b"first")
         status = ask(node, "PUT", f"{top}/f", b"second and longer").status
         assert (status, ask(node, "GET", f"{top}/f").body) == (405, b"first")
+
+    def test_a_put_of_the_same_bytes_with_their_digest_is_receipted_again(self, node: Reachable) -> None:
+        top = fresh()
+        replies = [ask(node, "PUT", f"{top}/f", b"hello", Granum_Digest=HELLO_DIGEST) for _ in range(2)]
+        assert [reply.status for reply in replies] == [200, 200]
+        assert ask(node, "PUT", f"{top}/f", b"other", Granum_Digest=OTHER_DIGEST).status == 405
+        assert ask(node, "GET", f"{top}/f").body == b"hello"
+
+    def test_bytes_that_have_not_the_digest_sent_with_them_are_422_and_not_stored(self, node: Reachable) -> None:
+        top = fresh()
+        assert ask(node, "PUT", f"{top}/f", b"hello", Granum_Digest=OTHER_DIGEST).status == 422
+        assert ask(node, "GET", f"{top}/f").status == 404
 
     def test_a_put_of_the_same_bytes_is_405_too(self, node: Reachable) -> None:
         top = fresh()
