@@ -112,7 +112,14 @@ def test_a_store_whose_hidden_directory_is_something_else(tmp_path: Path, store:
     ("arguments", "sentence"),
     [
         (["--bind", "0.0.0.0"], "bind: 0.0.0.0 would open the node to every network of this machine; name one address"),
-        (["--bind", "192.0.2.1"], "this machine does not have the address; choose one that it has with --bind"),
+        (["--bind", "::"], "bind: :: would open the node to every network of this machine; name one address"),
+        (["--bind", "192.0.2.1"], "say which with --allow, for example --allow 10.0.0.0/24=rw"),
+        (["--bind", "192.0.2.1", "--allow", "0.0.0.0/0=rw"], "0.0.0.0/0 is every host in the world"),
+        (["--allow", "10.0.0.0/24"], "write NETWORK=rw, or =ro for reading only"),
+        (
+            ["--bind", "127.0.0.1", "--bind", "192.0.2.1", "--allow", "192.0.2.0/24=rw"],
+            "this machine does not have the address; choose one that it has with --bind",
+        ),
         (["--bind", "192.0.2.1", "--advertise", "local"], "with it --bind must be a loopback address"),
         (["--advertise", "loud"], "advertise: 'loud' is not one of mdns, local, off"),
         (["--cluster", "a b"], "cluster: 'a b' cannot be a cluster name"),
@@ -150,7 +157,9 @@ def test_version_and_help(tmp_path: Path) -> None:
     assert run(tmp_path, "--version") == (0, "granum-node 0.1.0\n", "")
     status, out, error = run(tmp_path, "-h")
     assert (status, error) == (0, "")
-    assert all(name in out for name in ("--root", "--port", "--cluster", "--bind", "--advertise", "--config", "75"))
+    assert all(
+        name in out for name in ("--root", "--port", "--cluster", "--bind", "--allow", "--advertise", "--config", "75")
+    )
 
 
 # -- a node that starts ----------------------------------------------------------------------------------------------

@@ -5,10 +5,12 @@ A setting on the command line wins over `GRANUM_NODE_…` in the environment, th
 Pure but for `read_files`.
 """
 
+import dataclasses
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any  # what YAML holds before it is checked
 
 import yaml
@@ -16,25 +18,55 @@ import yaml
 from granum.wire.advert import PORT
 from granum.wire.errors import BadConfig, BadLocator
 from granum.wire.locator import check_cluster_name
+from granum.wire.paths import check_name
+from granum_node.sizes import Size, parse_size
 
 CONFIG_FILE = "/etc/granum/node.yaml"
 PYME_FILES = ("~/.PYME/config.yaml", "/etc/PYME/config.yaml")
 PYME_KEYS = {"dataserver-root": "root", "dataserver-filter": "cluster", "dataserver-port": "port"}
 ADVERTISE = ("mdns", "local", "off")
 DURABILITY = ("commit", "relaxed")
+DIGEST = ("xxh3-128", "off")
+LOG = ("auto", "json", "text")
+RESERVE = Size(1 << 30, 0.01)  # room for a repair, and for what is under way when the disk runs full
+RESERVE_INODES = 10_000
+LOCAL = ("127.0.0.0/8=rw", "::1/128=rw")  # who may talk to a node that serves this machine alone
 _ADVERTISE_OF_PYME = {"zeroconf": "mdns"}
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Hosts that may talk to the node; *writes* tells whether they may put, too."""
+
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network
+    writes: bool
 
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """The settings of one node, checked."""
+    """The settings of one node, checked.
+
+    The first address of *bind* is the one that is advertised. *names* are further names that the node answers to. *quota*
+    gives directories at the top the bytes that they may hold.
+    """
 
     root: str
     port: int = PORT
     cluster: str = "granum"
-    bind: str = "127.0.0.1"
+    bind: tuple[str, ...] = ("127.0.0.1",)
     advertise: str = "mdns"
     durability: str = "commit"
+    digest: str = "xxh3-128"
+    allow: tuple[Allowed, ...] = ()
+    names: tuple[str, ...] = ()
+    reserve_bytes: Size = RESERVE
+    reserve_inodes: int = RESERVE_INODES
+    quota: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    log: str = "auto"
+    log_requests: bool = False
 
 
 def read_files(named: str | None) -> list[tuple[str, Mapping[str, Any]]]:
@@ -71,9 +103,15 @@ def resolve(layers: list[tuple[str, Mapping[str, Any]]]) -> NodeConfig:
     if "root" not in settings:
         raise BadConfig("no store is named; say which directory with --root DIR")
     config = NodeConfig(**settings)
-    if config.advertise == "local" and not ipaddress.IPv4Address(config.bind).is_loopback:
+    on_network = [address for address in config.bind if not ipaddress.ip_address(address).is_loopback]
+    if config.advertise == "local" and on_network:
         raise BadConfig("--advertise local is for one machine; with it --bind must be a loopback address")
-    return config
+    if on_network and not config.allow:
+        raise BadConfig(
+            f"{on_network[0]} is open to a network, but no host is allowed to talk to the node; "
+            "say which with --allow, for example --allow 10.0.0.0/24=rw"
+        )
+    return config if config.allow else replace(config, allow=tuple(map(_allowed, LOCAL)))
 
 
 def environment_layer(environment: Mapping[str, str]) -> tuple[str, Mapping[str, Any]]:
@@ -115,15 +153,57 @@ def _cluster(value: Any) -> str:
         raise ValueError(str(error)) from None
 
 
-def _bind(value: Any) -> str:
-    text = {"localhost": "127.0.0.1"}.get(str(value), str(value))
+def _listed(value: Any) -> list[str]:
+    """Return the words in *value*: a list, or a text with commas between them."""
+    texts = value if isinstance(value, list | tuple) else [value]
+    return [word.strip() for text in texts for word in str(text).split(",")]
+
+
+def _bind(value: Any) -> tuple[str, ...]:
+    addresses = [_address({"localhost": "127.0.0.1"}.get(text, text)) for text in _listed(value)]
+    if not addresses or addresses[0].version != 4:
+        raise ValueError("the first address must be an IPv4 address: clients are told that one")
+    return tuple(dict.fromkeys(map(str, addresses)))
+
+
+def _address(text: str) -> Address:
     try:
-        address = ipaddress.IPv4Address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not an IPv4 address of this machine") from None
+        raise ValueError(f"{text!r} is not an IP address of this machine") from None
     if address.is_unspecified:
-        raise ValueError("0.0.0.0 would open the node to every network of this machine; name one address")
-    return str(address)
+        raise ValueError(f"{address} would open the node to every network of this machine; name one address")
+    return address
+
+
+def _allow(value: Any) -> tuple[Allowed, ...]:
+    entries = tuple(_allowed(text) for text in _listed(value))
+    if not entries:
+        raise ValueError("the list is empty; name the networks whose hosts may talk to the node")
+    if len({entry.network for entry in entries}) < len(entries):
+        raise ValueError("a network is named twice")
+    return entries
+
+
+def _allowed(text: str) -> Allowed:
+    network, _, may = text.partition("=")
+    if may not in {"rw", "ro"}:
+        raise ValueError(f"{text!r} does not say what is allowed; write NETWORK=rw, or =ro for reading only")
+    try:
+        found = ipaddress.ip_network(network)
+    except ValueError:
+        raise ValueError(f"{network!r} is not a network; write it as 10.0.0.0/24, one host as 10.0.0.7") from None
+    if found.prefixlen == 0:
+        raise ValueError(f"{network} is every host in the world; name the networks of the lab")
+    return Allowed(found, may == "rw")
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    names = tuple(_listed(value))
+    for name in names:
+        if _HOST_NAME.fullmatch(name) is None:
+            raise ValueError(f"{name!r} is not a host name; leave out 'http://' and the port")
+    return names
 
 
 def _advertise(value: Any) -> str:
@@ -134,10 +214,54 @@ def _advertise(value: Any) -> str:
     return text
 
 
+def _digest(value: Any) -> str:
+    text = {False: "off"}.get(value, str(value))  # YAML reads a bare `off` as False
+    if text not in DIGEST:
+        raise ValueError(f"{text!r} is not one of {', '.join(DIGEST)}")
+    return text
+
+
 def _durability(value: Any) -> str:
     if value not in DURABILITY:
         raise ValueError(f"{value!r} is not one of {', '.join(DURABILITY)}")
     return str(value)
+
+
+def _reserve_bytes(value: Any) -> Size:
+    return parse_size(str(value))
+
+
+def _reserve_inodes(value: Any) -> int:
+    text = str(value)
+    if not (text.isascii() and text.isdigit() and len(text) <= 12):
+        raise ValueError(f"{text!r} is not a number of inodes")
+    return int(text)
+
+
+def _quota(value: Any) -> Mapping[str, int]:
+    if not isinstance(value, dict):
+        raise TypeError("write one line 'directory: size' for each directory at the top, in the configuration file")
+    quotas = {}
+    for name, text in value.items():
+        size = parse_size(str(text))
+        if size.share:
+            raise ValueError(f"{text!r}: a quota is a number of bytes, as 500GB")
+        check_name(str(name))
+        quotas[str(name)] = size.bytes
+    return quotas
+
+
+def _log(value: Any) -> str:
+    if value not in LOG:
+        raise ValueError(f"{value!r} is not one of {', '.join(LOG)}")
+    return str(value)
+
+
+def _log_requests(value: Any) -> bool:
+    found = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(str(value).lower())
+    if found is None:
+        raise ValueError(f"{value!r} is neither true nor false")
+    return found
 
 
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
@@ -147,4 +271,12 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "bind": _bind,
     "advertise": _advertise,
     "durability": _durability,
+    "digest": _digest,
+    "allow": _allow,
+    "names": _names,
+    "reserve_bytes": _reserve_bytes,
+    "reserve_inodes": _reserve_inodes,
+    "quota": _quota,
+    "log": _log,
+    "log_requests": _log_requests,
 }

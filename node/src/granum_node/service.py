@@ -1,14 +1,11 @@
 """The node put together; read `startService` for the order of its life, `stopService` for its end."""
 
-import errno
 import os
-import socket
 from functools import partial
 from threading import Thread
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
@@ -16,20 +13,27 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from granum.wire.advert import Advertisement, instance_name
-from granum.wire.errors import BadConfig
+from granum.wire.digest import XXH3
 from granum_node import __version__
 from granum_node.advertise import computer_name, make_advertiser
 from granum_node.config import NodeConfig
+from granum_node.http.gate import Rules
+from granum_node.http.meters import LagTicker, Meters
 from granum_node.http.pool import ReactorPool
 from granum_node.http.server import Server
+from granum_node.http.state import State
 from granum_node.http.status import Identity
+from granum_node.listening import endpoints, listen, own_names
 from granum_node.presence import Presence
 from granum_node.reactor import Reactor
 from granum_node.storage.publish import COMMIT_THREADS, Commit, Publisher, Relaxed
+from granum_node.storage.space import Space
 from granum_node.storage.store import Store, check_directory
+from granum_node.storage.usage import measure
+from granum_node.supervision import READY, STOPPING, Supervisor, Watchdog
 
-BACKLOG = 1024  # PYME's 5 makes a fifth of 200 clients wait a second
-CHECK_S = 1.0  # how often connections are looked at for stalls
+CHECK_S = 0.5  # how often connections are looked at for deadlines
+MEASURE_S = 600.0  # between measurements of directories with a quota; puts are counted in between
 GOODBYE_S = 5.0  # for the network and the registry; a goodbye takes a second
 DRAIN_S = 10.0  # for what is in flight when the node is told to stop
 DRAIN_POLL_S = 0.02
@@ -40,18 +44,25 @@ _log = Logger()
 class NodeService(Service):
     """One node: its store, its port, its advertisement. *reactor* has monotonic time."""
 
-    def __init__(self, config: NodeConfig, reactor: Reactor) -> None:
+    def __init__(self, config: NodeConfig, reactor: Reactor, number: int | None = None) -> None:
         """Take port and store, in this order, so that a failure of the first leaves no trace in the second.
 
+        *number*, by default the process id, tells nodes of one machine apart where they are advertised: several nodes of one
+        process need one each.
         Raises StoreUnusable, StoreLocked, or BadConfig for an address or port that cannot be had.
         """
         check_directory(config.root)
-        listening = _listen(config.bind, config.port)
+        listening = listen(config.bind, config.port)
         try:
-            self._store = Store.open(config.root)
+            self._store = Store.open(config.root, digests=config.digest != "off")
         except BaseException:
-            listening.close()
+            for each in listening:
+                each.close()
             raise
+        if config.digest != "off" and not self._store.records:
+            _log.warn(
+                "files are kept and served without a digest: the store's file system keeps no attributes of users"
+            )
         self._reactor = reactor
         self._listening = listening
         self._threads = ThreadPool(1, THREADS + COMMIT_THREADS, "granum-node")
@@ -61,23 +72,46 @@ class NodeService(Service):
             node_id=self._store.node_id,
             cluster=config.cluster,
             computer=computer_name(os.environ),
-            address=config.bind,
-            port=listening.getsockname()[1],
+            address=config.bind[0],
+            port=listening[0].getsockname()[1],
             version=__version__,
+            digest=XXH3 if self._store.records else "off",
         )
+        number = os.getpid() if number is None else number
+        meters = Meters(reactor.seconds)
         self._publisher: Publisher
         if config.durability == "commit":
-            self._publisher = Commit(self._store.tree, reactor.callFromThread)
+            self._publisher = Commit(self._store.tree, reactor.callFromThread, meters.synced)
         else:
             self._publisher = Relaxed(self._store.tree)
-        self._server = Server(self._store, self._publisher, self.identity, reactor, ReactorPool(reactor, self._threads))
+        rules = Rules.of(own_names(config), self.identity.port, config.allow)
+        self._space = Space(
+            self._store.room, reactor.seconds, config.reserve_bytes, config.reserve_inodes, config.quota
+        )
+        self._server = Server(
+            self._store,
+            self._publisher,
+            self._space,
+            self.identity,
+            reactor,
+            ReactorPool(reactor, self._threads),
+            rules,
+            meters,
+            log_requests=config.log_requests,
+        )
         self._presence = Presence(self._store.node_id, config.root, os.environ)
-        self._advertiser = make_advertiser(config.advertise, _advertisement(self.identity))
+        self._advertiser = make_advertiser(config.advertise, _advertisement(self.identity, number))
         self._announced: Deferred[None] | None = None
         self._checks = LoopingCall(self._check)
-        self._failure_logged = False
         self._checks.clock = reactor
-        self._port: IListeningPort | None = None
+        self._measurements = LoopingCall(lambda: Deferred.fromCoroutine(self._measure_quotas()))
+        self._measurements.clock = reactor
+        self._lag = LagTicker(reactor, meters.lag)
+        self._supervisor = Supervisor(os.environ, os.getpid())
+        self._beats = LoopingCall(Watchdog(self._supervisor, self._publisher).beat)
+        self._beats.clock = reactor
+        self._state = State.SERVING  # as it was told last
+        self._ports: list[IListeningPort] = []
 
     @property
     def url(self) -> str:
@@ -89,13 +123,22 @@ class NodeService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self._threads.start()
         self._publisher.start(self._threads.callInThread)
-        # The endpoint closes the descriptor that it is given and listens on a copy.
-        endpoint = AdoptedStreamServerEndpoint(self._reactor, self._listening.detach(), socket.AF_INET)
-        endpoint.listen(self._server).addCallback(self._serving)
+        opened = [endpoint.listen(self._server) for endpoint in endpoints(self._reactor, self._listening)]
+        gatherResults(opened).addCallback(self._serving)
         self._checks.start(CHECK_S, now=False)
+        self._lag.start()
+        self._tell_state()
+        if self._space.quotas:
+            self._measurements.start(MEASURE_S).addErrback(
+                lambda failure: _log.failure("quotas are not measured any more", failure=failure)
+            )
 
-    def _serving(self, port: IListeningPort) -> None:
-        self._port = port
+    def _serving(self, ports: list[IListeningPort]) -> None:
+        self._ports = ports
+        self._supervisor.tell(READY)
+        if self._supervisor.beat_s is not None:
+            self._beats.start(self._supervisor.beat_s)
+        self._server.door.accept_from(ports)  # type: ignore[arg-type]  # every port of a reactor can pause
         try:
             self._presence.show()
         except OSError as error:
@@ -114,13 +157,17 @@ class NodeService(Service):
             await Deferred.fromCoroutine(self._say_goodbye()).addTimeout(GOODBYE_S, self._reactor)
         except Exception as error:  # noqa: BLE001 - whatever it is, what is in flight must still be finished
             _log.warn("the advertisement could not be withdrawn: {error}", error=error)
-        if self._port is not None:
-            stopped = self._port.stopListening()
+        self._server.door.accept_from([])
+        for port in self._ports:
+            stopped = port.stopListening()
             if stopped is not None:
                 await stopped
         await self._drain()
         self._publisher.close()
-        self._checks.stop()
+        self._lag.stop()
+        for call in (self._checks, self._measurements, self._beats):
+            if call.running:
+                call.stop()
         self._presence.remove()
         self._threads.adjustPoolsize(0, 0)  # stop() would join them, on the reactor
         if self._publisher.pending:
@@ -135,9 +182,25 @@ class NodeService(Service):
 
     def _check(self) -> None:
         self._server.check_channels()
-        if self._publisher.failure is not None and not self._failure_logged:
-            self._failure_logged = True
-            _log.critical("{failure}", failure=self._publisher.failure)
+        self._tell_state()
+
+    def _tell_state(self) -> None:
+        """Say in the log what the node is fit for, when that has changed."""
+        state, refusal = self._server.states.now()
+        before, self._state = self._state, state
+        if state is before:
+            return
+        if state is State.FAILED:
+            _log.critical("{reason}", reason=refusal)
+        elif state is State.SERVING:
+            _log.info("puts are taken again")
+        else:
+            _log.warn("puts are refused, reading goes on: {reason}", reason=refusal)
+
+    async def _measure_quotas(self) -> None:
+        for name, quota in self._space.quotas.items():
+            quota.begin_measuring()
+            quota.measured(await deferToThreadPool(self._reactor, self._threads, measure, self._store.tree, name))
 
     async def _drain(self) -> None:
         """Let every connection finish what has begun, for a bounded time."""
@@ -157,36 +220,15 @@ class NodeService(Service):
     def stopService(self) -> "Deferred[None]":
         """Say goodbye, refuse new connections, finish what is in flight, let go of the store."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self._supervisor.tell(STOPPING)
         return Deferred.fromCoroutine(self._stop())
 
 
-def _advertisement(identity: Identity) -> Advertisement:
+def _advertisement(identity: Identity, number: int) -> Advertisement:
     return Advertisement(
-        instance_name(identity.cluster, identity.computer, os.getpid()),
+        instance_name(identity.cluster, identity.computer, number),
         identity.address,
         identity.port,
         identity.node_id,
         identity.version,
     )
-
-
-def _listen(address: str, port: int) -> socket.socket:
-    """Return a socket that listens on *address* and *port* (0: any); raise BadConfig when that cannot be."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((address, port))
-        listening.listen(BACKLOG)
-    except OSError as error:
-        listening.close()
-        match error.errno:
-            case errno.EADDRINUSE:
-                problem = "is taken by another program; stop that one or choose another with --port (0 = any free one)"
-            case errno.EADDRNOTAVAIL:
-                problem = "cannot be used: this machine does not have the address; choose one that it has with --bind"
-            case errno.EACCES:
-                problem = "cannot be used without privileges; choose one above 1023 with --port"
-            case _:
-                problem = f"cannot be used: {error.strerror}"
-        raise BadConfig(f"port {port} on {address} {problem}") from error
-    return listening

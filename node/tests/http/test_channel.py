@@ -3,7 +3,7 @@
 import itertools
 import os
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from granum.wire.errors import AlreadyStored
 from granum_node.http import channel as channels
 from granum_node.http.channel import Channel
+from granum_node.http.limits import Budget
 from granum_node.http.reply import HeadMaker, Reply
 from node.tests.http.wire import Wire
 from node.tests.watching import open_files
@@ -32,6 +33,7 @@ class Body:
         self.reply = reply
         self.got = b""
         self.ended = ""
+        self.is_dropping = False
 
     def write(self, piece: bytes | memoryview) -> None:
         self.got += piece
@@ -51,6 +53,7 @@ class Line:
         self.clock = Clock()
         self.wire = Wire(65536)
         self.heads = HeadMaker("test", "id", lambda: 0.0)
+        self.budget = Budget()
         self.large = large
         self.bodies: list[Body] = []
         self.later: list[Reply] = []
@@ -364,16 +367,142 @@ def wait(line: Line, seconds: int) -> bool:
     return line.wire.aborted
 
 
-@pytest.mark.parametrize("arrived", [b"GET /f HT", HELLO[:-1], b"PUT /taken HTTP/1.1\r\nContent-Length: 9\r\n\r\nx"])
-def test_a_peer_that_stops_inside_a_request_is_cut_after_30_seconds(line: Line, arrived: bytes) -> None:
-    line.receive(arrived)
-    line.wire.take()
-    assert (wait(line, 30), wait(line, 2)) == (False, True)
+def statuses(line: Line) -> list[int]:
+    return [status for status, _ in line.replies()]
 
 
-def test_a_peer_that_stops_reading_is_cut_after_30_seconds(line: Line) -> None:
+def drip(line: Line, pieces: Iterable[bytes], every_s: int) -> None:
+    """Send a piece every so often, until the node reads no more."""
+    for piece in pieces:
+        line.receive(piece)
+        for _ in range(every_s):
+            line.clock.advance(1)
+            line.channel.check(line.clock.seconds())
+        if line.channel._ending:
+            return
+
+
+def test_a_head_that_is_not_whole_within_10_seconds_is_408_and_the_end(line: Line) -> None:
+    line.receive(GET_SMALL + b"GET /f HT")
+    assert (wait(line, 9), statuses(line)) == (False, [200])
+    assert (wait(line, 1), statuses(line)) == (False, [408])
+    assert (wait(line, 2), line.wire.aborted) == (True, True)
+
+
+def test_a_drip_does_not_extend_the_time_of_a_head(line: Line) -> None:
+    drip(line, itertools.repeat(b"A: b\r\n", 100), 1)
+    assert line.clock.seconds() == 10
+    assert statuses(line) == [408]
+
+
+def test_each_head_of_a_connection_has_its_own_ten_seconds(line: Line) -> None:
+    for half in range(4):
+        line.receive(GET_SMALL[:9] if half % 2 == 0 else GET_SMALL[9:])
+        assert not wait(line, 7)
+    assert statuses(line) == [200, 200]
+
+
+def test_a_body_that_stops_is_408_after_30_seconds_and_is_not_stored(line: Line) -> None:
+    line.receive(HELLO[:-1])
+    assert (wait(line, 29), statuses(line)) == (False, [])
+    assert (wait(line, 1), statuses(line)) == (False, [408])
+    assert line.bodies[0].ended == "aborted"
+    assert wait(line, 2)
+
+
+def test_a_body_that_drips_is_408_after_30_seconds(line: Line) -> None:
+    line.receive(b"PUT /f HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n")
+    drip(line, itertools.repeat(bytes(1000), 100), 1)
+    assert line.clock.seconds() == 30
+    assert statuses(line) == [408]
+
+
+def test_a_body_just_fast_enough_is_taken_whole(line: Line) -> None:
+    line.receive(b"PUT /f HTTP/1.1\r\nContent-Length: 110000\r\n\r\n")
+    drip(line, [bytes(11_000)] * 10, 10)
+    assert statuses(line) == [200]
+
+
+def test_an_unwanted_body_that_stops_ends_the_connection_behind_its_answer(line: Line) -> None:
+    line.receive(b"PUT /taken HTTP/1.1\r\nContent-Length: 9\r\n\r\nx")
+    assert statuses(line) == [405]
+    assert (wait(line, 29), line.channel._ending) == (False, False)
+    assert (wait(line, 3), statuses(line)) == (True, [])
+
+
+def test_a_node_that_stood_still_does_not_blame_its_peers(line: Line) -> None:
+    """After a stop of the process, or a disk that held it, what had arrived is still to be read."""
+    line.receive(HELLO[:-1])
+    other = Line()
+    other.receive(GET_SMALL[:5])
+    for each in (line, other):
+        each.clock.advance(100)
+        each.channel.check(each.clock.seconds())
+    line.receive(HELLO[-1:])
+    other.receive(GET_SMALL[5:])
+    assert (statuses(line), statuses(other)) == ([200], [200])
+    other.lose()
+    other.wire.close()
+
+
+def test_a_peer_that_stops_reading_is_cut_after_60_seconds(line: Line) -> None:
     line.receive(GET_LARGE)
-    assert (wait(line, 30), wait(line, 2)) == (False, True)
+    assert (wait(line, 60), wait(line, 2)) == (False, True)
+
+
+# -- memory over all connections ---------------------------------------------------------------------------------------
+
+
+def test_an_unfinished_head_that_there_is_no_memory_for_is_503_and_the_others_go_on(line: Line) -> None:
+    line.budget.most = 20_000
+    other = Line()
+    other.budget = line.budget
+    other.receive(b"GET /small HTTP/1.1\r\nA: " + bytes(15_000).replace(b"\0", b"a"))
+    line.receive(b"GET /small HTTP/1.1\r\nA: " + b"a" * 15_000)
+    assert statuses(line) == [503]
+    other.receive(b"\r\n\r\n")
+    assert statuses(other) == [200]
+    assert line.budget.held == 0
+    other.lose()
+    other.wire.close()
+
+
+def test_what_is_held_back_is_read_no_further_when_memory_is_short(line: Line) -> None:
+    line.budget.most = 1000
+    line.receive(GET_LATER + GET_SMALL * 100)
+    assert line.wire.paused
+    line.later[0].send(200, {}, b"now")
+    line.clock.advance(0)
+    assert (statuses(line), line.wire.paused, line.budget.held) == ([200] * 101, False, 0)
+
+
+def test_a_lost_connection_gives_its_memory_back(line: Line) -> None:
+    line.receive(GET_SMALL[:10])
+    assert line.budget.held == 10
+    line.lose()
+    assert line.budget.held == 0
+
+
+def test_a_put_that_failed_midway_is_read_no_further_than_an_unwanted_one(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "DROPPED_BODY_BYTES_MAX", 100_000)
+    line.receive(b"PUT /f HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n" + bytes(10_000))
+    assert not line.channel._ending
+    line.bodies[0].is_dropping = True
+    line.receive(bytes(10_000))
+    assert (line.bodies[0].ended, line.channel._ending) == ("finished", True)
+
+
+def test_a_chunked_put_that_failed_midway_is_not_read_for_ever(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "DROPPED_BODY_BYTES_MAX", 100_000)
+    line.receive(b"PUT /f HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    line.bodies[0].is_dropping = True
+    for _ in range(10):
+        line.receive(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
+    assert not line.channel._ending
+    line.receive(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
+    assert (line.bodies[0].ended, line.channel._ending) == ("finished", True)
 
 
 def test_a_peer_that_reads_slowly_is_not_cut(line: Line) -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from granum.wire.errors import AlreadyStored, NodeBusy, NodeError, NoSpace, NotA
 from granum.wire.paths import ClusterPath
 from granum_node.storage.publish import Commit, Relaxed
 from granum_node.storage.store import Store
+from node.tests.watching import until
 
 WAIT_S = 20.0
 Outcome = Exception | None
@@ -55,6 +57,23 @@ class Bench:
         for _ in names:
             assert told.acquire(timeout=WAIT_S), "a put was never answered"
         return [outcomes[name] for name in names]
+
+    def put_in_order(self, name: str, *bodies: bytes) -> list[Outcome]:
+        """Put *bodies* under one name, one behind the other without waiting; return the outcomes in this order."""
+        outcomes: list[Outcome] = [None] * len(bodies)
+        told = threading.Semaphore(0)
+
+        def done(index: int, error: Outcome) -> None:
+            outcomes[index] = error
+            told.release()
+
+        for index, body in enumerate(bodies):
+            file = self.store.spool()
+            file.write(body)
+            self.commit.publish(file, ClusterPath.parse(name), partial(done, index))
+        for _ in bodies:
+            assert told.acquire(timeout=WAIT_S), "a put was never answered"
+        return outcomes
 
 
 @pytest.fixture
@@ -154,6 +173,26 @@ def test_of_many_puts_of_one_name_one_wins(bench: Bench, tmp_path: Path) -> None
     assert int((tmp_path / "one").read_bytes()) in range(64)
 
 
+def test_the_first_of_two_puts_of_one_name_wins_though_its_sync_takes_longer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On one connection the second is answered after the first, so the first must have the name."""
+    real = os.fdatasync
+    first = threading.Event()
+
+    def slow_once(fd: int) -> None:
+        if not first.is_set():
+            first.set()
+            threading.Event().wait(0.2)
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", slow_once)
+    won, lost = bench.put_in_order("f", b"first", b"second")
+    assert won is None
+    assert isinstance(lost, AlreadyStored)
+    assert (tmp_path / "f").read_bytes() == b"first"
+
+
 def test_a_put_below_a_file_is_refused_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
     bench.put("f")
     [error] = bench.put("f/below")
@@ -220,7 +259,8 @@ def test_no_descriptor_is_left_open_whatever_becomes_of_a_put(bench: Bench, monk
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", lambda fd: (_ for _ in ()).throw(OSError(errno.EIO, "")))
         bench.put("d/third", "d/fourth")
-    assert len(os.listdir("/proc/self/fd")) == before
+    # The outcome is told before the thread has let go of the directory.
+    assert until(lambda: len(os.listdir("/proc/self/fd")) <= before)
     assert bench.commit.pending == 0
 
 
@@ -238,3 +278,66 @@ def test_relaxed_publishes_at_once_and_syncs_nothing(tmp_path: Path, calls: list
     assert isinstance(told[2], AlreadyStored)
     assert calls == ["link f"]
     store.close()
+
+
+def test_a_stored_file_is_confirmed_only_when_it_and_its_directories_are_on_the_disk(
+    bench: Bench, calls: list[str], tmp_path: Path
+) -> None:
+    """It may be that of a put whose own receipt still waits for the disk."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "f").write_bytes(b"hello")
+    told = threading.Event()
+    outcomes: list[Outcome] = []
+    for _ in range(2):
+        told.clear()
+        bench.commit.confirm(ClusterPath.parse("a/f"), lambda error: (outcomes.append(error), told.set()))  # type: ignore[func-returns-value]
+        assert told.wait(WAIT_S)
+    assert (outcomes, bench.commit.pending) == ([None, None], 0)
+    assert calls == ["sync file", "sync .", "sync a", "sync file", "sync a"]
+
+
+def test_a_disk_that_fails_while_a_stored_file_is_confirmed_is_no_receipt(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.put("f")
+
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    told = threading.Event()
+    outcomes: list[Outcome] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        bench.commit.confirm(ClusterPath.parse("f"), lambda error: (outcomes.append(error), told.set()))  # type: ignore[func-returns-value]
+        assert told.wait(WAIT_S)
+    assert [type(error) for error in outcomes] == [NodeBusy]
+    assert isinstance(bench.commit.failure, NodeBusy)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_has_no_room_for_a_digest_refuses_this_put_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "setxattr", full)
+        [error] = bench.put("f")
+    assert isinstance(error, NoSpace)
+    assert not (tmp_path / "f").exists()
+    assert bench.put("f") == [None]
+
+
+def test_the_digest_is_beside_the_file_before_the_file_is_synced(
+    bench: Bench, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.setxattr
+
+    def setxattr(*arguments: object) -> None:
+        calls.append("digest")
+        real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "setxattr", setxattr)
+    bench.put("f")
+    assert calls == ["digest", "sync file", "link f", "sync ."]

@@ -202,6 +202,7 @@ def test_a_directory_over_or_below_something_else_is_refused(tmp_path: Path, sto
 
 
 def test_space_is_that_of_the_file_system(tmp_path: Path, store: Store) -> None:
-    total, used, free = store.space()
-    assert total > 0
-    assert 0 < free + used <= total
+    room = store.room()
+    assert room.total_bytes > 0
+    assert 0 < room.free_bytes + room.used_bytes <= room.total_bytes
+    assert 0 <= room.free_inodes <= room.inodes

@@ -18,7 +18,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from granum.wire.errors import BadRequest, BodyTooLarge, GranumError
+from granum.wire.errors import BadRequest, BodyTooLarge, GranumError, NodeBusy, TooSlow
+from granum_node.http.limits import HEAD_S, NODE_STALL_S, READER_STALL_S, Budget, Pace
 from granum_node.http.outbox import Outbox
 from granum_node.http.parser import BODY_BYTES_MAX, ChunkedBody, Request, find_head, parse_head
 from granum_node.http.reply import CONTINUE, HeadMaker, Reply
@@ -33,7 +34,6 @@ DROPPED_BODY_BYTES_MAX = 1 << 30  # of a refused put, read only to keep the conn
 LINGER_S = 2.0  # of silence, for the peer to read our last answer before the connection is reset
 LINGER_MAX_S = 30.0  # while it still sends: a peer that sends its whole body first must find the answer behind it
 IDLE_S = 600.0  # between requests; PYME's clients keep connections open over an experiment's pauses
-STALL_S = 30.0  # without a byte that the peer owes: inside a request, or taken of a reply
 
 BAD_HEAD = Request("", b"", 1, {}, None, chunked=False, keep_alive=False, expects_continue=False)
 
@@ -42,6 +42,7 @@ class Responder(TypingProtocol):
     """What a channel asks of the server behind it."""
 
     heads: HeadMaker
+    budget: Budget
 
     def begin(self, reply: Reply) -> Sink | None:
         """Answer, now or later, and return where the body goes; None to have it dropped. Raises GranumError to refuse."""
@@ -58,10 +59,11 @@ class Responder(TypingProtocol):
 
 @implementer(IHalfCloseableProtocol)
 class Channel(Protocol):
-    """One connection of a node; *clock* measures idleness in monotonic seconds."""
+    """One connection of a node, from the address *peer*; *clock* measures idleness in monotonic seconds."""
 
-    def __init__(self, responder: Responder, clock: IReactorTime) -> None:
+    def __init__(self, responder: Responder, clock: IReactorTime, peer: str = "") -> None:
         """Serve requests with *responder*."""
+        self.peer = peer
         self._responder = responder
         self._clock = clock
         self._kept = b""
@@ -76,8 +78,14 @@ class Channel(Protocol):
         self._peer_is_done = False
         self._lingering: IDelayedCall | None = None
         self._linger_until = 0.0
-        self._heard = clock.seconds()
+        self._linger_max_s = LINGER_MAX_S
+        self._head_since: float | None = None  # the first byte of an unfinished head
+        self._pace: Pace | None = None  # of the body that is arriving
+        self._held_bytes = 0  # as the budget knows it
+        self._dropped_bytes = 0  # of this body
+        self._heard = self._checked = clock.seconds()
         self._sent_bytes = 0  # as of the last check
+        self.received_bytes = 0
 
     # -- what Twisted calls --------------------------------------------------------------------------------------
 
@@ -90,6 +98,7 @@ class Channel(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take what has arrived."""
+        self.received_bytes += len(data)
         self._heard = self._clock.seconds()
         if self._ending:
             if self._lingering is not None and self._lingering.active() and not self._draining:
@@ -115,11 +124,23 @@ class Channel(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
         """Let go of everything; what was not received whole leaves nothing behind."""
         self._ending = True
+        self._kept = b""
+        self._hold()
         self._abort_body()
         self._outbox.stopProducing()
         if self._lingering is not None and self._lingering.active():
             self._lingering.cancel()
         self._responder.left(self)
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes that have left so far."""
+        return self._outbox.sent_bytes
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests have no answer yet."""
+        return self._outbox.unanswered
 
     # -- for the server --------------------------------------------------------------------------------------------
 
@@ -145,14 +166,42 @@ class Channel(Protocol):
 
     def check(self, now: float) -> None:
         """Close the connection when the peer has not moved for too long; what the node itself owes may take its time."""
+        lapse, self._checked = now - self._checked, now
+        if lapse > NODE_STALL_S:
+            self._excuse(lapse)
+        head_is_late = self._head_since is not None and now - self._head_since >= HEAD_S
+        if not self._ending and (head_is_late or (self._pace is not None and self._pace.is_too_slow(now))):
+            self._give_up()
+            return
         if self._sent_bytes != self._outbox.sent_bytes:
             self._sent_bytes = self._outbox.sent_bytes
             self._heard = now
-        peer_owes = self._outbox.is_blocked or self._sink is not None or (self._kept and not self._held)
-        if self._outbox.unanswered and not peer_owes:
+        peer_reads = self._outbox.is_blocked
+        if self._outbox.unanswered and not peer_reads:
             self._heard = now
-        if now - self._heard > (STALL_S if peer_owes else IDLE_S):
+        if now - self._heard > (READER_STALL_S if peer_reads else IDLE_S):
             self.transport.abortConnection()  # type: ignore[union-attr]
+
+    def _excuse(self, lapse: float) -> None:
+        """Do not count the *lapse* in which the node itself stood still, and read nothing of what had arrived."""
+        self._heard += lapse
+        if self._head_since is not None:
+            self._head_since += lapse
+        if self._pace is not None:
+            self._pace.since += lapse
+
+    def _give_up(self) -> None:
+        """Answer 408 to a request that arrives too slowly, behind the answers that are due, and end the connection."""
+        self._linger_max_s = LINGER_S  # it has had its time
+        reply = self._reply
+        self._abort_body()
+        self._kept = b""
+        self._hold()
+        if reply is not None and reply.slot.items is not None:
+            self._ending = True
+            self._outbox.close_after_last()
+        else:
+            self._break(reply or self._new_reply(BAD_HEAD), TooSlow())
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -164,11 +213,29 @@ class Channel(Protocol):
         self._outbox.corked = False
         if at < len(data):
             self._kept = data[at:]
-        if self._held and len(self._kept) > KEPT_BYTES_MAX:
+        self._hold()
+        if self._held and (len(self._kept) > KEPT_BYTES_MAX or self._responder.budget.is_spent):
             self.transport.pauseProducing()  # type: ignore[union-attr]
         if self._peer_is_done and not self._held and not self._ending:
             self._end_requests()
         self._outbox.flush()
+
+    def _hold(self) -> None:
+        """Account for what is kept. An unfinished head that no memory is left for is refused: waiting would free none."""
+        unfinished = bool(self._kept) and not self._held
+        if not unfinished:
+            self._head_since = None
+        elif self._head_since is None:
+            self._head_since = self._clock.seconds()
+        budget = self._responder.budget
+        budget.change(self._held_bytes, len(self._kept))
+        self._held_bytes = len(self._kept)
+        if unfinished and budget.is_spent:
+            self._kept = b""
+            self._hold()
+            self._break(
+                self._new_reply(BAD_HEAD), NodeBusy("the node has too many unfinished requests; try again soon")
+            )
 
     def _drained(self) -> None:
         """Everything has been sent: go on with what was held back."""
@@ -217,9 +284,10 @@ class Channel(Protocol):
         return len(data) if self._ending else at
 
     def _new_reply(self, request: Request) -> Reply:
-        return Reply(request, self._outbox.reserve(), self._responder.heads, self._responder.count)
+        return Reply(request, self._outbox.reserve(), self._responder.heads, self._responder.count, self.peer)
 
     def _begin(self, request: Request) -> None:
+        self._head_since = None
         reply = self._new_reply(request)
         self._ending = not request.keep_alive and not request.has_body
         # A peer that waits for 100 Continue may or may not send its body after a final answer, so the end of the request
@@ -249,12 +317,16 @@ class Channel(Protocol):
             self._sink = sink or Dropped()
             self._owed = request.length or 0
             self._chunks = ChunkedBody() if request.chunked else None
+            self._dropped_bytes = 0
+            self._pace = Pace(self._clock.seconds())
         elif sink is not None:
             sink.finish()
 
     def _take_body(self, data: bytes, at: int) -> int:
         sink = self._sink
         assert sink is not None
+        assert self._pace is not None
+        self._pace.arrived += len(data) - at
         if self._chunks is not None:
             return self._take_chunks(self._chunks, sink, data, at)
         size = min(self._owed, len(data) - at)
@@ -262,7 +334,23 @@ class Channel(Protocol):
         self._owed -= size
         if not self._owed:
             self._end_body(sink)
+        elif sink.is_dropping and self._is_endless(size, self._owed):
+            self._cut_body(sink)
+            return len(data)
         return at + size
+
+    def _is_endless(self, size: int, owed: int) -> bool:
+        """Whether a body that nobody wants any more is not worth its end, *owed* bytes behind the *size* just dropped."""
+        self._dropped_bytes += size
+        return self._dropped_bytes + owed > DROPPED_BODY_BYTES_MAX
+
+    def _cut_body(self, sink: Sink) -> None:
+        """Answer a put that has failed before its body has ended, and end the connection behind the answer."""
+        assert self._reply is not None
+        self._reply.slot.closes = True
+        self._end_body(sink)
+        self._ending = True
+        self._outbox.close_after_last()
 
     def _take_chunks(self, chunks: ChunkedBody, sink: Sink, data: bytes, at: int) -> int:
         try:
@@ -271,9 +359,12 @@ class Channel(Protocol):
                     at = piece
                 else:
                     self._owed += len(piece)
-                    if self._owed > (DROPPED_BODY_BYTES_MAX if isinstance(sink, Dropped) else BODY_BYTES_MAX):
+                    if self._owed > BODY_BYTES_MAX:
                         raise BodyTooLarge("the body does not end")
                     sink.write(piece)
+                    if sink.is_dropping and self._is_endless(len(piece), 0):
+                        self._cut_body(sink)
+                        return len(data)
         except BadRequest as error:
             assert self._reply is not None
             reply = self._reply
@@ -292,7 +383,7 @@ class Channel(Protocol):
         assert self._reply is not None
         self._ending = self._draining or not self._reply.request.keep_alive
         self._reply.slot.closes |= self._draining
-        self._sink = self._chunks = self._reply = None
+        self._sink = self._chunks = self._reply = self._pace = None
         sink.finish()
 
     def _end_requests(self) -> None:
@@ -306,7 +397,7 @@ class Channel(Protocol):
 
     def _abort_body(self) -> None:
         sink, self._sink = self._sink, None
-        self._chunks = self._reply = None
+        self._chunks = self._reply = self._pace = None
         if sink is not None:
             sink.abort()
 
@@ -334,5 +425,5 @@ class Channel(Protocol):
             transport.abortConnection()  # type: ignore[attr-defined]
             return
         transport.resumeProducing()  # type: ignore[attr-defined]
-        self._linger_until = self._clock.seconds() + LINGER_MAX_S
+        self._linger_until = self._clock.seconds() + self._linger_max_s
         self._lingering = self._clock.callLater(LINGER_S, transport.abortConnection)  # type: ignore[attr-defined]

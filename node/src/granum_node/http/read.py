@@ -1,13 +1,18 @@
-"""GET and HEAD: files whole, directories as listings."""
+"""GET and HEAD: files, whole or a part, under the conditions of the request; directories as listings."""
 
+import os
 from email.utils import formatdate
 
-from granum.wire.errors import IsADirectory
+from granum.wire.digest import HEADER, Digest
+from granum.wire.errors import GranumError, IsADirectory, PreconditionFailed
 from granum.wire.listing import encode_listing
 from granum.wire.paths import ClusterPath, Target
+from granum_node.http.conditions import Decision, Unsatisfiable, Version, decide, select
 from granum_node.http.pool import Pool
 from granum_node.http.reply import Reply
+from granum_node.storage.digest import recorded
 from granum_node.storage.store import Store
+from granum_node.storage.tree import mapped
 
 # By extension, as PYME answers them; no type that a browser would run as a page of this origin.
 _TYPES = {"json": "application/json", "txt": "text/plain", "log": "text/plain", "csv": "text/csv"}
@@ -33,18 +38,57 @@ class Reader:
         except IsADirectory:
             reply.send(301, {"Location": path.target(directory=True)})
             return
-        headers = {
-            "Content-Type": content_type(path.name),
-            "Last-Modified": formatdate(min(max(status.st_mtime, 0), _LAST_SECOND), usegmt=True),
-            "X-Content-Type-Options": "nosniff",
-        }
-        reply.send_file(fd, status.st_size, headers)
+        try:
+            with mapped(path):
+                digest = recorded(fd)
+        except GranumError:
+            os.close(fd)
+            raise
+        _answer(reply, path, fd, status, digest)
 
     def _list(self, reply: Reply, path: ClusterPath) -> None:
         def answer(body: bytes) -> None:
             reply.send(200, {"Content-Type": "application/json; charset=utf-8"}, body)
 
         self._pool.run(lambda: encode_listing(self._store.listing(path)), answer, reply.refuse)
+
+
+def _answer(reply: Reply, path: ClusterPath, fd: int, status: os.stat_result, digest: Digest | None) -> None:
+    """Answer with the file *fd*, or the part of it that is asked for, unless a condition says otherwise."""
+    modified = min(max(int(status.st_mtime), 0), _LAST_SECOND)
+    tag = digest.entity_tag if digest is not None else f'W/"{status.st_size:x}-{status.st_mtime_ns:x}"'
+    version = Version(tag.encode(), modified)
+    size = status.st_size
+    headers = {"ETag": tag, "Last-Modified": formatdate(modified, usegmt=True)}
+    if digest is not None:
+        headers[HEADER.title()] = digest.member
+    asked = reply.request.headers
+    match decide(asked, version):
+        case Decision.FAILED:
+            os.close(fd)
+            raise PreconditionFailed(f"{path} is not what the request made its condition")
+        case Decision.NOT_MODIFIED:
+            os.close(fd)
+            reply.send_not_modified(headers)
+            return
+    headers |= {
+        "Content-Type": content_type(path.name),
+        "Accept-Ranges": "bytes",
+        "X-Content-Type-Options": "nosniff",
+    }
+    try:
+        part = select(asked, version, size) if reply.request.verb == "GET" else None
+    except Unsatisfiable:
+        os.close(fd)
+        more = {"Content-Range": f"bytes */{size}", "Content-Type": "text/plain; charset=utf-8"}
+        reply.send(416, headers | more, f"{path} has {size} bytes, and the range lies behind them\n".encode())
+        return
+    if part is None:
+        reply.send_file(fd, size, headers)
+    else:
+        start, length = part
+        headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{size}"
+        reply.send_file(fd, length, headers, start=start, status=206)
 
 
 def content_type(name: str) -> str:

@@ -16,6 +16,7 @@ from granum_node.http.outbox import FilePart, Item, Slot
 from granum_node.http.parser import Request
 
 INLINE_BYTES_MAX = 32 * 1024  # a smaller file is read and sent with its head; opening a sendfile for it costs more
+RETRY_AFTER_S = 5  # what a 503 proposes: long enough to matter, short enough for a drain or a burst to be over
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _STATUS_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus}
@@ -31,15 +32,16 @@ class HeadMaker:
         self._second = -1
         self._lines = ""
 
-    def head(self, status: int, length: int, headers: Mapping[str, str], *, closes: bool) -> bytes:
-        """Return the head of a reply whose body has *length* bytes."""
+    def head(self, status: int, length: int | None, headers: Mapping[str, str], *, closes: bool) -> bytes:
+        """Return the head of a reply whose body has *length* bytes; None when its status allows no body."""
         second = int(self._clock())
         if second != self._second:
             self._second = second
             self._lines = f"{self._common}Date: {formatdate(second, usegmt=True)}\r\n"
         more = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         last = "Connection: close\r\n\r\n" if closes else "\r\n"
-        return f"{_STATUS_LINES[status]}{self._lines}Content-Length: {length}\r\n{more}{last}".encode("latin-1")
+        delimiter = "" if length is None else f"Content-Length: {length}\r\n"
+        return f"{_STATUS_LINES[status]}{self._lines}{delimiter}{more}{last}".encode("latin-1")
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class Reply:
     slot: Slot
     heads: HeadMaker
     count: Callable[[str, int], None]  # told verb and status of every answer
+    peer: str = ""  # the address of who asks
 
     @property
     def _closes(self) -> bool:
@@ -60,28 +63,34 @@ class Reply:
         head = self.heads.head(status, len(body), headers, closes=self._closes)
         self._fill(status, [head if self.request.verb == "HEAD" else head + body])
 
-    def send_file(self, fd: int, size: int, headers: Mapping[str, str]) -> None:
-        """Answer 200 with the *size* bytes of the file *fd*, which is closed when they have left."""
-        head = self.heads.head(200, size, headers, closes=self._closes)
+    def send_file(self, fd: int, size: int, headers: Mapping[str, str], *, start: int = 0, status: int = 200) -> None:
+        """Answer with *size* bytes of the file *fd* from *start* on; it is closed when they have left."""
+        head = self.heads.head(status, size, headers, closes=self._closes)
         if self.request.verb == "HEAD" or not size:
             os.close(fd)
-            self._fill(200, [head])
+            self._fill(status, [head])
         elif size > INLINE_BYTES_MAX:
-            self._fill(200, [head, FilePart(fd, 0, size)])
+            self._fill(status, [head, FilePart(fd, start, size)])
         else:
             try:
-                body = os.pread(fd, size, 0)
+                body = os.pread(fd, size, start)
             finally:
                 os.close(fd)
             if len(body) < size:  # cut short behind the node's back; what the head promised cannot be sent
                 raise OSError("a published file became shorter")
-            self._fill(200, [head + body])
+            self._fill(status, [head + body])
+
+    def send_not_modified(self, headers: Mapping[str, str]) -> None:
+        """Answer 304; it has no body and names no length, which would be that of the file."""
+        self._fill(304, [self.heads.head(304, None, headers, closes=self._closes)])
 
     def refuse(self, error: BaseException, *, closes: bool = False) -> None:
         """Answer with the status and the sentence of *error*; *closes* when the end of the request is unknown."""
         self.slot.closes = self.slot.closes or closes
         status, text = status_and_text(error)
-        self.send(status, {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}, text)
+        more = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
+        headers = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
+        self.send(status, headers | more, text)
 
     def _fill(self, status: int, items: list[Item]) -> None:
         self.count(self.request.verb, status)

@@ -1,24 +1,34 @@
 """What a request asks for, and who answers it: the table of verbs and endpoints."""
 
-from collections import Counter
-from collections.abc import Callable
+import resource
+from functools import partial
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
 
-from granum.wire.errors import BadPath, UnsupportedVerb
-from granum.wire.paths import Target, parse_target
+from granum.wire.errors import UnsupportedVerb
+from granum.wire.paths import parse_target
 from granum_node.http.channel import Channel
+from granum_node.http.door import Door, TurnedAway, host_of
+from granum_node.http.endpoints import Endpoints
+from granum_node.http.gate import Rules, asked_by, check
+from granum_node.http.limits import Budget
+from granum_node.http.meters import Meters
 from granum_node.http.pool import Pool
 from granum_node.http.read import Reader
 from granum_node.http.reply import HeadMaker, Reply
 from granum_node.http.sink import Sink
-from granum_node.http.status import Identity, status_body
+from granum_node.http.state import States
+from granum_node.http.status import Identity
 from granum_node.http.write import Writer
 from granum_node.storage.publish import Publisher
+from granum_node.storage.space import Space
 from granum_node.storage.store import Store
 
-_VERBS = frozenset({"GET", "HEAD", "PUT"})
+ALLOWED_VERBS = "GET, HEAD, PUT, OPTIONS"
+_VERBS = frozenset(ALLOWED_VERBS.split(", "))
+_log = Logger()
 
 
 class Server(ServerFactory):
@@ -26,32 +36,72 @@ class Server(ServerFactory):
 
     noisy = False
 
-    def __init__(self, store: Store, publisher: Publisher, identity: Identity, clock: IReactorTime, pool: Pool) -> None:
-        """Answer as the node that *identity* describes; *publisher* gives names in *store*."""
+    def __init__(
+        self,
+        store: Store,
+        publisher: Publisher,
+        space: Space,
+        identity: Identity,
+        clock: IReactorTime,
+        pool: Pool,
+        rules: Rules,
+        meters: Meters,
+        *,
+        log_requests: bool = False,
+    ) -> None:
+        """Answer as the node that *identity* describes, by the *rules* of the gate.
+
+        *publisher* gives names in *store* to what *space* admits; *meters* counts. With *log_requests* each answer is logged.
+        """
         self.heads = HeadMaker(f"granum-node/{identity.version}", identity.node_id)
         self.channels: set[Channel] = set()
+        self.budget = Budget()
+        self.door = Door(rules, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self._rules = rules
         self._clock = clock
-        self._store = store
-        self._publisher = publisher
-        self._identity = identity
-        self._started = clock.seconds()
+        self._meters = meters
+        self._log_requests = log_requests
+        self.states = States(publisher, space)
         self._reader = Reader(store, pool)
-        self._writer = Writer(store, publisher)
-        self._answers: Counter[tuple[str, int]] = Counter()
-        self._endpoints: dict[str, Callable[[Reply], None]] = {"__status": self._status, "__healthz": self._healthz}
+        self._writer = Writer(store, publisher, pool, space, self.states)
+        self._endpoints = Endpoints(
+            identity,
+            store,
+            publisher,
+            space,
+            self.states,
+            meters,
+            self.channels,
+            self.door,
+            clock,
+            started=clock.seconds(),
+        )
 
-    def buildProtocol(self, addr: IAddress | None) -> Channel:  # noqa: ARG002
-        """Return the protocol of a new connection."""
-        return Channel(self, self._clock)
+    def buildProtocol(self, addr: IAddress | None) -> Channel | TurnedAway | None:
+        """Return the protocol of a new connection; None to close it unread."""
+        peer = host_of(addr)
+        if not self.door.knows(peer):
+            return None
+        return Channel(self, self._clock, peer) if self.door.enter(peer) else TurnedAway(self.heads)
 
     def begin(self, reply: Reply) -> Sink | None:
         """Answer a request, now or later, and return where its body goes; raise GranumError to refuse it."""
         request = reply.request
+        began = self._clock.seconds()
+        if self._log_requests:
+            reply.count = partial(self._log_answer, reply, began)
+        else:
+            reply.count = partial(self._meters.answered, began)
         if request.verb not in _VERBS:
             raise UnsupportedVerb
-        target = parse_target(request.target)
+        target = parse_target(b"/" if request.target == b"*" and request.verb == "OPTIONS" else request.target)
+        name = f"/{target.endpoint}" if target.endpoint else str(target.path)
+        check(self._rules, asked_by(reply.peer, request.verb, name, request.target, request.length, request.headers))
+        if request.verb == "OPTIONS":
+            reply.send(200, {"Allow": ALLOWED_VERBS})
+            return None
         if target.endpoint:
-            self._at_endpoint(reply, target)
+            self._endpoints.begin(reply, target)
             return None
         if request.verb == "PUT":
             return self._writer.begin(reply, target)
@@ -59,9 +109,8 @@ class Server(ServerFactory):
         return None
 
     def count(self, verb: str, status: int) -> None:
-        """Count an answer, for `/__status`."""
-        # A peer can make up as many verbs as it likes; the table must not grow with them.
-        self._answers[verb if verb in _VERBS else "other", status] += 1
+        """Count the answer to what was no request."""
+        self._meters.count(verb, status)
 
     def joined(self, channel: Channel) -> None:
         """Keep track of *channel*."""
@@ -70,6 +119,8 @@ class Server(ServerFactory):
     def left(self, channel: Channel) -> None:
         """Lose track of *channel*."""
         self.channels.discard(channel)
+        self._meters.left(channel)
+        self.door.leave(channel.peer)
 
     def check_channels(self) -> None:
         """Close connections on which nothing moves; to be called about once a second."""
@@ -77,16 +128,13 @@ class Server(ServerFactory):
         for channel in tuple(self.channels):
             channel.check(now)
 
-    def _at_endpoint(self, reply: Reply, target: Target) -> None:
-        answer = self._endpoints.get(target.endpoint)
-        if answer is None or target.path.parts or reply.request.verb == "PUT":
-            raise BadPath(f"/{target.endpoint}: names that begin with '__' belong to the node, and it has no such one")
-        answer(reply)
-
-    def _status(self, reply: Reply) -> None:
-        answers = {f"{verb} {status}": number for (verb, status), number in sorted(self._answers.items())}
-        body = status_body(self._identity, self._store, self._publisher, self._clock.seconds() - self._started, answers)
-        reply.send(200, {"Content-Type": "application/json; charset=utf-8"}, body)
-
-    def _healthz(self, reply: Reply) -> None:
-        reply.send(200, {"Content-Type": "text/plain; charset=utf-8"}, b"ok\n")
+    def _log_answer(self, reply: Reply, began: float, verb: str, status: int) -> None:
+        self._meters.answered(began, verb, status)
+        _log.info(
+            "{peer} {verb} {target} {status} in {milliseconds} ms",
+            peer=reply.peer,
+            verb=verb,
+            target=reply.request.target.decode("utf-8", "backslashreplace"),
+            status=status,
+            milliseconds=round((self._clock.seconds() - began) * 1000, 3),
+        )

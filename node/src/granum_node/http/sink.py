@@ -6,6 +6,10 @@ from typing import Protocol
 class Sink(Protocol):
     """Where a request's body goes."""
 
+    @property
+    def is_dropping(self) -> bool:
+        """Whether what still comes is only read to keep the connection in step."""
+
     def write(self, piece: bytes | memoryview) -> None:
         """Take *piece*; it is only valid during the call."""
 
@@ -18,6 +22,8 @@ class Sink(Protocol):
 
 class Dropped:
     """The sink of a body that nobody wants, read to keep the connection in step."""
+
+    is_dropping = True
 
     def write(self, piece: bytes | memoryview) -> None:
         """Drop *piece*."""

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from granum_node.http.state import State, States
 from granum_node.storage.publish import Publisher
 from granum_node.storage.store import Store
 
@@ -24,13 +25,15 @@ class Identity:
     address: str
     port: int
     version: str
+    digest: str = "off"  # which one each file that arrives gets
 
 
 def status_body(
-    identity: Identity, store: Store, publisher: Publisher, uptime_s: float, requests: dict[str, int]
+    identity: Identity, store: Store, publisher: Publisher, states: States, uptime_s: float, requests: dict[str, int]
 ) -> bytes:
     """Return the JSON of `/__status`; *requests* counts answers by verb and status, 'PUT 200'."""
-    total, used, free = store.space()
+    room = store.room()
+    state, refusal = states.now()
     return json.dumps(
         {
             "IPAddress": identity.address,
@@ -40,7 +43,7 @@ def status_body(
             "TestMode": False,
             "ComputerName": identity.computer,
             "Uptime": _duration(uptime_s),
-            "Disk": {"total": total, "used": used, "free": free},
+            "Disk": {"total": room.total_bytes, "used": room.used_bytes, "free": room.free_bytes},
             "CPUUsage": [],
             "MemUsage": _memory(_read_memory_file),
             "Network": {},
@@ -49,6 +52,10 @@ def status_body(
                 "cluster": identity.cluster,
                 "version": identity.version,
                 "durability": publisher.durability,
+                "digest": identity.digest,
+                "state": state,
+                "writable": state is State.SERVING,
+                "reason": None if refusal is None else str(refusal),
                 "failure": None if publisher.failure is None else str(publisher.failure),
                 "uptime_s": round(uptime_s, 3),
                 "requests": requests,

@@ -14,12 +14,16 @@ import errno
 import os
 import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from granum.wire.errors import GranumError, NodeBusy, NodeError
 from granum.wire.paths import ClusterPath
 from granum_node.storage.spool import SpooledFile
+from granum_node.storage.syncs import DirectorySyncs, Outcomes
 from granum_node.storage.tree import Tree, error_of, mapped
 
 COMMIT_THREADS = 8  # syncs in flight: 8 reach seven times the rate of one, more add little
@@ -48,6 +52,16 @@ class Publisher(Protocol):
     def make_directory(self, path: ClusterPath, done: Done) -> None:
         """Make the directory *path* and its parents; it is refused when the name is taken."""
 
+    def confirm(self, path: ClusterPath, done: Done) -> None:
+        """Make the stored file *path* as durable as one that was just published."""
+
+    @property
+    def answers(self) -> int:
+        """How many outcomes and probes were answered so far: while it grows, those who publish live."""
+
+    def probe(self) -> None:
+        """Ask for one more answer."""
+
     def start(self, in_thread: Callable[[Callable[[], None]], object]) -> None:
         """Begin; *in_thread* runs a call in a thread of its own, for as long as it takes."""
 
@@ -61,9 +75,14 @@ class Relaxed:
     durability = "relaxed"
     failure: GranumError | None = None
     pending = 0
+    answers = 0
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+
+    def probe(self) -> None:
+        """Answer at once: who asks is who publishes."""
+        self.answers += 1
 
     def publish(self, file: SpooledFile, path: ClusterPath, done: Done) -> None:
         """Link *file* as *path*."""
@@ -72,6 +91,10 @@ class Relaxed:
     def make_directory(self, path: ClusterPath, done: Done) -> None:
         """Make the directory *path*."""
         done(_outcome(lambda: self._tree.make_new_directory(path)))
+
+    def confirm(self, path: ClusterPath, done: Done) -> None:  # noqa: ARG002
+        """Do nothing: the file is there."""
+        done(None)
 
     def start(self, in_thread: Callable[[Callable[[], None]], object]) -> None:
         """Do nothing: no thread is needed."""
@@ -85,15 +108,28 @@ class Commit:
 
     durability = "commit"
 
-    def __init__(self, tree: Tree, report: Callable[[Callable[[], None]], None]) -> None:
-        """Hand outcomes to *report*, from the threads, as a call to make elsewhere for all that came meanwhile."""
+    def __init__(
+        self,
+        tree: Tree,
+        report: Callable[[Callable[[], None]], None],
+        synced: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """Hand outcomes to *report*, from the threads, as a call to make elsewhere for all that came meanwhile.
+
+        *synced* is told, in a thread, how many seconds each sync took.
+        """
         self._tree = tree
+        self._synced = synced
+        self._answers = 0
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._outcomes = _Outcomes(report)
-        self._syncs = _DirectorySyncs()
+        self._outcomes = Outcomes(report)
+        self._syncs = DirectorySyncs(self._timed)
         self._durable: set[tuple[int, int]] = set()  # device and inode of directories whose own name is on the disk
         self._failure: GranumError | None = None
         self._pending = 0
+        self._lock = threading.Lock()
+        # Names that somebody is publishing, each with those who came for it since.
+        self._turns: dict[ClusterPath, deque[Callable[[], None]]] = {}
 
     @property
     def failure(self) -> GranumError | None:
@@ -105,15 +141,30 @@ class Commit:
         """How many puts the threads have not finished, or whose outcome has not been reported."""
         return self._pending
 
+    @property
+    def answers(self) -> int:
+        """How many outcomes and probes the threads have answered."""
+        return self._answers
+
+    def probe(self) -> None:
+        """Have the next thread that is free answer."""
+
+        def answer() -> None:
+            self._answers += 1
+
+        self._tasks.put(lambda: self._outcomes.add(answer))
+
     def publish(self, file: SpooledFile, path: ClusterPath, done: Done) -> None:
         """Commit *file* as *path* in one of the threads."""
-        told = self._pends(done)
-        self._tasks.put(lambda: self._commit(file, path, told))
+        self._in_turn(path, lambda told: self._commit(file, path, told), done)
 
     def make_directory(self, path: ClusterPath, done: Done) -> None:
         """Make the directory *path*, durable when *done* is told."""
-        told = self._pends(done)
-        self._tasks.put(lambda: self._make(path, told))
+        self._in_turn(path, lambda told: self._make(path, told), done)
+
+    def confirm(self, path: ClusterPath, done: Done) -> None:
+        """Sync the file *path* and its directories in one of the threads: another put may have named it just now."""
+        self._in_turn(path, lambda told: self._confirm(path, told), done)
 
     def start(self, in_thread: Callable[[Callable[[], None]], object]) -> None:
         """Have COMMIT_THREADS threads wait for work."""
@@ -125,14 +176,31 @@ class Commit:
         for _ in range(COMMIT_THREADS):
             self._tasks.put(None)
 
-    def _pends(self, done: Done) -> Done:
+    def _in_turn(self, path: ClusterPath, work: Callable[[Done], None], done: Done) -> None:
+        """Have a thread do *work* when what was asked before for the same name has its outcome: the first put wins."""
         self._pending += 1
 
+        def begin() -> None:
+            self._tasks.put(lambda: work(told))
+
         def told(error: Exception | None) -> None:
+            with self._lock:
+                waiting = self._turns[path]
+                following = waiting.popleft() if waiting else None
+                if following is None:
+                    del self._turns[path]
+            if following is not None:
+                following()
             self._pending -= 1
+            self._answers += 1
             done(error)
 
-        return told
+        with self._lock:
+            if path in self._turns:
+                self._turns[path].append(begin)
+                return
+            self._turns[path] = deque()
+        begin()
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
@@ -142,7 +210,9 @@ class Commit:
         def commit() -> None:
             try:
                 self._check()
-                self._sync_file(file, path)
+                with mapped(path):
+                    file.seal()
+                self._sync(file.sync, path)
                 with mapped(path, below=True):
                     directory = self._durable_directory(path.parent)
                 try:
@@ -179,9 +249,23 @@ class Commit:
         if self._failure is not None:
             raise self._failure
 
-    def _sync_file(self, file: SpooledFile, path: ClusterPath) -> None:
+    def _confirm(self, path: ClusterPath, done: Done) -> None:
+        def confirm() -> None:
+            self._check()
+            fd, _ = self._tree.open_file(path)
+            try:
+                self._sync(partial(os.fdatasync, fd), path)
+            finally:
+                os.close(fd)
+            with mapped(path, below=True):
+                directory = self._durable_directory(path.parent)
+            self._join(directory, path, done)
+
+        self._try(confirm, done)
+
+    def _sync(self, sync: Callable[[], None], path: ClusterPath) -> None:
         try:
-            file.sync()
+            self._timed(sync)
         except OSError as error:
             if error.errno in _NO_ROOM:  # the disk took less than it had promised; nothing has a name yet
                 raise error_of(error, path) from error
@@ -209,9 +293,14 @@ class Commit:
 
     def _sync_directory(self, directory: int) -> None:
         try:
-            os.fsync(directory)
+            self._timed(partial(os.fsync, directory))
         except OSError as error:
             raise self._fail(error) from error
+
+    def _timed(self, sync: Callable[[], None]) -> None:
+        began = time.monotonic()
+        sync()
+        self._synced(time.monotonic() - began)
 
     def _join(self, directory: int, path: ClusterPath, done: Done) -> None:
         """Have *directory*, which is closed in the end, synced with others that changed in it, then tell *done*."""
@@ -236,65 +325,6 @@ class Commit:
                 "reading goes on; its log and its disk need a look"
             )
         return self._failure
-
-
-class _DirectorySyncs:
-    """Syncs directories; whoever comes while a sync of one is under way shares the next."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        # A directory is a key while somebody syncs it; the list holds those who wait for the next sync.
-        self._waiting: dict[tuple[int, int], list[Callable[[OSError | None], None]]] = {}
-
-    def join(self, directory: int, synced: Callable[[OSError | None], None]) -> None:
-        """Call *synced* after a sync of *directory* that begins later than this call; perhaps from another thread."""
-        status = os.fstat(directory)
-        key = (status.st_dev, status.st_ino)
-        with self._lock:
-            if key in self._waiting:
-                self._waiting[key].append(synced)
-                return
-            self._waiting[key] = [synced]
-        while together := self._take(key):
-            error = None
-            try:
-                os.fsync(directory)
-            except OSError as failed:
-                error = failed
-            for each in together:
-                each(error)
-
-    def _take(self, key: tuple[int, int]) -> list[Callable[[OSError | None], None]]:
-        with self._lock:
-            together = self._waiting[key]
-            if together:
-                self._waiting[key] = []
-            else:
-                del self._waiting[key]
-            return together
-
-
-class _Outcomes:
-    """Takes outcomes from the threads and reports them together, one wake-up for all that came meanwhile."""
-
-    def __init__(self, report: Callable[[Callable[[], None]], None]) -> None:
-        self._report = report
-        self._lock = threading.Lock()
-        self._collected: list[Callable[[], None]] = []
-
-    def add(self, outcome: Callable[[], None]) -> None:
-        """Report *outcome*, soon."""
-        with self._lock:
-            self._collected.append(outcome)
-            first = len(self._collected) == 1
-        if first:
-            self._report(self._deliver)
-
-    def _deliver(self) -> None:
-        with self._lock:
-            collected, self._collected = self._collected, []
-        for outcome in collected:
-            outcome()
 
 
 def _outcome(work: Callable[[], None]) -> Exception | None:

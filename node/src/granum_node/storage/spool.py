@@ -10,11 +10,14 @@ import itertools
 import os
 from contextlib import suppress
 
+from granum.wire.digest import XXH3, Digest
 from granum.wire.errors import AlreadyStored, StoreUnusable
 from granum.wire.paths import ClusterPath
+from granum_node.storage.digest import new_hasher, record
 from granum_node.storage.tree import Tree, mapped
 
 FILE_MODE = 0o440  # PYME's: a published file is never changed, not even by its owner
+SPOOLED_MODE = 0o640  # an attribute is set by the rules of the file's mode, not of the descriptor's
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
 _numbers = itertools.count()
 
@@ -22,21 +25,30 @@ _numbers = itertools.count()
 class SpooledFile:
     """A body on its way into the store: written in pieces, then published or discarded, exactly once."""
 
-    __slots__ = ("_fd", "_name", "_spool", "size")
+    __slots__ = ("_fd", "_hasher", "_name", "_records", "_spool", "recorded", "size")
 
-    def __init__(self, spool: int, *, named: bool) -> None:
-        """Make an empty file in the directory *spool*; *named* where the file system has no unnamed ones."""
+    def __init__(self, spool: int, *, named: bool, hashed: bool = False, records: bool = False) -> None:
+        """Make an empty file in the directory *spool*; *named* where the file system has no unnamed ones.
+
+        When it is *hashed*, its digest is computed as it is written; when it *records*, `seal` keeps it beside the file.
+        """
         self._spool = spool
         self._name = ""
+        self._hasher = new_hasher(XXH3) if hashed or records else None
+        self._records = records
+        self.recorded: Digest | None = None  # what `seal` has put beside the file
+        mode = SPOOLED_MODE if records else FILE_MODE
         self.size = 0
         if named:
             self._name = f"{os.getpid()}-{next(_numbers)}"
-            self._fd = os.open(self._name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, FILE_MODE, dir_fd=spool)
+            self._fd = os.open(self._name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode, dir_fd=spool)
         else:
-            self._fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, FILE_MODE, dir_fd=spool)
+            self._fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode, dir_fd=spool)
 
     def write(self, piece: bytes | memoryview) -> None:
         """Append *piece* whole; raise OSError when the disk cannot take it."""
+        if self._hasher is not None:
+            self._hasher.update(piece)
         written = os.write(self._fd, piece)
         self.size += written
         rest = memoryview(piece)[written:]
@@ -44,6 +56,22 @@ class SpooledFile:
             written = os.write(self._fd, rest)
             self.size += written
             rest = rest[written:]
+
+    @property
+    def digest(self) -> Digest | None:
+        """The digest of what was written; None when it was not to be hashed."""
+        return None if self._hasher is None else Digest(XXH3, self._hasher.hexdigest())
+
+    def seal(self) -> None:
+        """Keep the digest beside the file, if that is asked for; to be called when it is whole, before it is synced or named.
+
+        Raises OSError when the disk cannot take it.
+        """
+        digest = self.digest
+        if self._records and digest is not None:
+            record(self._fd, digest)
+            self.recorded = digest
+            os.fchmod(self._fd, os.fstat(self._fd).st_mode & FILE_MODE)  # less the umask, which the kernel has applied
 
     def sync(self) -> None:
         """Have the disk write what was spooled; raise OSError when it cannot. May take long."""
@@ -53,6 +81,7 @@ class SpooledFile:
         """Give the file the name *path* and let go of it; raise AlreadyStored when the name is taken."""
         try:
             with mapped(path, below=True):
+                self.seal()
                 directory = tree.make_directories(path.parent)
                 try:
                     self.link_under(directory, path)
@@ -103,6 +132,18 @@ def probe(spool: int) -> bool:
         raise StoreUnusable(
             f"the store's file system has no hard links ({error.strerror}); use ext4, xfs, btrfs or another that has"
         ) from error
+    return True
+
+
+def keeps_attributes(spool: int, *, named: bool) -> bool:
+    """Return whether a digest can be kept beside a file on this file system."""
+    file = SpooledFile(spool, named=named, records=True)
+    try:
+        file.seal()
+    except OSError:
+        return False
+    finally:
+        file.discard()
     return True
 
 

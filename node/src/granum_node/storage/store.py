@@ -11,15 +11,26 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 
-from granum.wire.errors import StoreLocked, StoreUnusable
+from granum.wire.digest import Digest
+from granum.wire.errors import IsADirectory, NotStored, StoreLocked, StoreUnusable
 from granum.wire.listing import Entry
 from granum.wire.paths import HIDDEN_NAME, ClusterPath
+from granum_node.storage.digest import is_same, recorded
 from granum_node.storage.listing import read_listing
-from granum_node.storage.spool import SpooledFile, probe
-from granum_node.storage.tree import Tree
+from granum_node.storage.space import Room
+from granum_node.storage.spool import SpooledFile, keeps_attributes, probe
+from granum_node.storage.tree import Tree, mapped
 
 STATE_MODE = 0o700
 NODE_ID_FILE = "node-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A stored file that was compared with a digest; *recorded* is its own, where it has one."""
+
+    is_same: bool
+    recorded: Digest | None = None
 
 
 @dataclass(slots=True)
@@ -33,10 +44,11 @@ class Store:
     _lock: int
     _spool: int
     _named_spool: bool
+    records: bool  # whether each file's digest is computed as it arrives, and kept beside it
 
     @classmethod
-    def open(cls, directory: str) -> "Store":
-        """Open the store in *directory*, which must exist and be writable.
+    def open(cls, directory: str, *, digests: bool = True) -> "Store":
+        """Open the store in *directory*, which must exist and be writable; *digests* when files are to have one.
 
         Raises StoreUnusable, or StoreLocked when another node serves it.
         """
@@ -51,7 +63,9 @@ class Store:
             descriptors.append(lock)
             spool = _spool_directory(state)
             descriptors.append(spool)
-            store = cls(directory, _node_id(state), Tree(root), root, lock, spool, probe(spool))
+            named = probe(spool)
+            records = digests and keeps_attributes(spool, named=named)
+            store = cls(directory, _node_id(state), Tree(root), root, lock, spool, named, records)
         except BaseException as error:
             for fd in descriptors:
                 os.close(fd)
@@ -64,19 +78,37 @@ class Store:
         os.close(state)
         return store
 
-    def spool(self) -> SpooledFile:
-        """Return a new spooled file; raise OSError when the disk cannot give one."""
-        return SpooledFile(self._spool, named=self._named_spool)
+    def spool(self, *, hashed: bool = False) -> SpooledFile:
+        """Return a new spooled file, *hashed* at any rate; raise OSError when the disk cannot give one."""
+        return SpooledFile(self._spool, named=self._named_spool, hashed=hashed, records=self.records)
+
+    def compare(self, path: ClusterPath, digests: tuple[Digest, ...]) -> Found:
+        """Compare what is stored as *path* with *digests*; may take as long as reading it."""
+        try:
+            fd, _ = self.tree.open_file(path)
+        except (NotStored, IsADirectory):  # the name is that of something else
+            return Found(is_same=False)
+        try:
+            with mapped(path):
+                return Found(is_same(fd, digests), recorded(fd))
+        finally:
+            os.close(fd)
 
     def listing(self, path: ClusterPath) -> list[Entry]:
         """Return the entries of the directory *path*; may take long."""
         return read_listing(self.tree, path)
 
-    def space(self) -> tuple[int, int, int]:
-        """Return total, used and free bytes of the file system; free is what the node itself may still use."""
+    def room(self) -> Room:
+        """Return a reading of the file system."""
         status = os.fstatvfs(self._root)
         unit = status.f_frsize
-        return status.f_blocks * unit, (status.f_blocks - status.f_bfree) * unit, status.f_bavail * unit
+        return Room(
+            total_bytes=status.f_blocks * unit,
+            used_bytes=(status.f_blocks - status.f_bfree) * unit,
+            free_bytes=status.f_bavail * unit,
+            inodes=status.f_files,
+            free_inodes=status.f_favail,
+        )
 
     def close(self) -> None:
         """Let go of the store; another node may open it."""

@@ -177,7 +177,7 @@ def error_of(error: OSError, path: ClusterPath, *, below: bool = False) -> Granu
             return NotAllowed(f"the node may not open {path}; its owner or mode was changed behind the node's back")
         case errno.EROFS:
             return NodeBusy(
-                "the node takes no writes: its file system has become read-only; its log and its disk need a look"
+                f"the node takes no writes, so not {path}: its file system has become read-only; its log and its disk need a look"
             )
         case errno.ENOSPC | errno.EDQUOT:
             return NoSpace(f"the node has no room left for {path}; free some or add a node")
