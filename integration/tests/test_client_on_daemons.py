@@ -262,7 +262,9 @@ def test_a_stream_goes_on_when_a_node_freezes_and_names_what_it_took(
     with pytest.raises(NotReceipted) as caught:
         series.finalise()
     assert longest < 6.5
-    assert [str(cause) for cause in caught.value.causes.values()] == ["the node neither took nor sent a byte for 5 s"]
+    assert [str(cause) for cause in caught.value.causes.values()] == [
+        "the node took and sent nothing to speak of for 5 s"
+    ]
     assert all(name.endswith(computer_and_port(lab.nodes[2])) for name in caught.value.causes)
     assert len(caught.value.paths) == 64  # its window
     lab.nodes[2].signal(signal.SIGCONT)

@@ -53,7 +53,7 @@ def test_an_interrupted_demo_ends_its_nodes_and_removes_their_stores(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     demo = start(tmp_path, "--frames", "4000", "--size", "256")
-    until(lambda: len(nodes_below(tmp_path)) == 3, LIMIT_S)
+    assert until(lambda: len(list(tmp_path.glob("*/node*/.granum/node-id"))) == 3, LIMIT_S)
     os.kill(demo.pid, number)
     demo.communicate(timeout=LIMIT_S)
     assert demo.returncode == status

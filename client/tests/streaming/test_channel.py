@@ -323,15 +323,15 @@ def wait_for_an_answer(channel: Channel, wire: ScriptedWire) -> None:
     channel.dataReceived(b"HTTP/1.1 ")
 
 
-def wait_for_a_byte_out(channel: Channel, wire: ScriptedWire) -> None:
+def wait_for_much_to_leave(channel: Channel, wire: ScriptedWire) -> None:
     wire.become_writable()
 
 
-@pytest.mark.parametrize("progress", [wait_for_an_answer, wait_for_a_byte_out])
-def test_a_byte_either_way_counts_as_progress(progress: Callable[[Channel, ScriptedWire], None]) -> None:
-    clock, wire = Clock(), ScriptedWire([10, 1, 1])
+@pytest.mark.parametrize("progress", [wait_for_an_answer, wait_for_much_to_leave])
+def test_an_answer_or_much_that_leaves_counts_as_progress(progress: Callable[[Channel, ScriptedWire], None]) -> None:
+    clock, wire = Clock(), ScriptedWire([10, 65_536, 65_536])
     channel = opened(wire, clock)
-    channel.put(ClusterPath(("a",)), [b"1" * 100])
+    channel.put(ClusterPath(("a",)), [b"1" * 200_000])
     wire.become_writable()
     for _ in range(2):
         clock.advance(3)
@@ -464,3 +464,30 @@ def test_a_receipt_of_the_node_itself_is_one_also_when_it_does_not_sign(header: 
     wire.send_all()
     channel.dataReceived(OK.replace(b"\r\n\r\n", header + b"\r\n\r\n"))
     assert put[0].node == NODE
+
+
+def test_a_node_that_takes_single_bytes_is_as_good_as_frozen() -> None:
+    """What a kernel out of room does with the bytes for a stopped process, for minutes."""
+    clock, wire = Clock(), ScriptedWire([1] * 1000)
+    channel = opened(wire, clock)
+    outcome = outcome_of(channel.put(ClusterPath.parse("/f"), [bytes(10_000)]))
+    for _ in range(49):
+        wire.become_writable()
+        clock.advance(0.1)
+    assert wire.closed == ""
+    for _ in range(3):
+        wire.become_writable()
+        clock.advance(0.1)
+    assert wire.closed == "aborted"
+    lose(channel)
+    assert [str(error) for error in outcome] == ["the node took and sent nothing to speak of for 5 s"]
+
+
+def test_a_slow_node_is_not_given_up() -> None:
+    clock, wire = Clock(), ScriptedWire([70_000] * 1000)
+    channel = opened(wire, clock)
+    channel.put(ClusterPath.parse("/f"), [bytes(2_000_000)])
+    while wire.wants_writing:
+        wire.become_writable()
+        clock.advance(4.0)
+    assert wire.closed == ""

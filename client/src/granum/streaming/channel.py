@@ -38,6 +38,7 @@ CONNECT_TIMEOUT_S = 2.0  # a node in the same building answers in milliseconds; 
 STALL_TIMEOUT_S = (
     5.0  # without a byte either way; longer than any sync of a healthy disk, and what a dead node may cost
 )
+PROGRESS_BYTES = 64 * 1024  # a kernel that is out of room takes a frozen node's bytes singly, for minutes: no progress
 PIECES_MAX = (
     16  # of one sendmsg: eight small puts or more than a socket buffer of large ones; the kernel's limit is 1,024
 )
@@ -128,6 +129,7 @@ class Channel(TwistedProtocol):
         self._socket: socket.socket | None = None
         self._writing = False  # whether the transport will call resumeProducing when the socket is writable
         self._cause: BaseException | None = None
+        self._counted = 0  # of these, when progress was noted last
         self._progressed = 0.0
         self._deadline: IDelayedCall | None = None
 
@@ -253,8 +255,11 @@ class Channel(TwistedProtocol):
                 self._outbox.clear()
                 return
             self._sent += taken
-            self._progressed = self._clock.seconds()
-            if not _drop_front(self._outbox, taken, pieces):
+            drained = _drop_front(self._outbox, taken, pieces)
+            if not self._outbox or self._sent - self._counted >= PROGRESS_BYTES:
+                self._counted = self._sent
+                self._progressed = self._clock.seconds()
+            if not drained:
                 break
         if self._outbox and self._wire is not None:
             self._writing = True
@@ -284,7 +289,7 @@ class Channel(TwistedProtocol):
             return
         quiet = self._clock.seconds() - self._progressed
         if quiet >= STALL_TIMEOUT_S:
-            self._break(NodeTimeout(f"the node neither took nor sent a byte for {STALL_TIMEOUT_S:g} s"))
+            self._break(NodeTimeout(f"the node took and sent nothing to speak of for {STALL_TIMEOUT_S:g} s"))
         else:
             self._deadline = self._clock.callLater(STALL_TIMEOUT_S - quiet, self._check_progress)
 
