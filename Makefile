@@ -3,7 +3,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-TESTS := client/tests node/tests integration/tests
+TRACED := client/tests node/tests
+TIMED := integration/tests
 
 # Here and not in the bootstrap, so that an interpreter too old to read that file can still say so.
 REFUSE_OLD_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("setup: granum needs Python 3.11 or newer and this is \
@@ -24,12 +25,14 @@ setup:  ## make .venv with everything for development (done by the other targets
 demo: setup  ## three nodes on loopback, a movie and a camera streamed to them, every frame verified
 	@$(BIN)/python -m integration.demo
 
-test: setup  ## every test that needs no root, with branch coverage
-	@echo "test: pytest over $(TESTS)"
+test: setup  ## every test that needs no root, with branch coverage of those that hold no limits of time
+	@echo "test: pytest over $(TRACED)"
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest $(TESTS)
+	@$(BIN)/coverage run -m pytest $(TRACED)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
+	@echo "test: pytest over $(TIMED), without the tracer"
+	@$(BIN)/python -m pytest $(TIMED)
 
 bench: bench-node  ## every benchmark
 
