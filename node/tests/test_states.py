@@ -6,6 +6,8 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,16 @@ def test_a_quota_counts_what_was_there_and_what_comes(tmp_path: Path, start_node
     assert ask(node, "GET", "/__readyz").status == 200
 
 
+def test_an_address_that_has_put_its_share_is_told_when_to_come_again(tmp_path: Path, start_node: StartNode) -> None:
+    config = tmp_path / "node.yaml"
+    config.write_text("quota_per_address: 1000\n")
+    node = start_node(program=(*OPTIONS, "--config", str(config)))
+    assert ask(node, "PUT", "/first", bytes(5000)).status == 200
+    reply = ask(node, "PUT", "/second", b"x")
+    assert (reply.status, reply.headers["retry-after"]) == (429, "5")
+    assert ask(node, "GET", "/first").body == bytes(5000)
+
+
 # -- draining --------------------------------------------------------------------------------------------------------
 
 
@@ -154,11 +166,14 @@ def test_only_what_is_meant_to_be_put_can_be_put_at_an_endpoint(start_node: Star
     assert ask(node, "GET", "/__undrain").status == 400
 
 
-def test_a_node_is_drained_from_its_own_machine_only(tmp_path: Path, start_node: StartNode) -> None:
+def test_a_node_is_drained_from_its_own_machine_only(start_node: StartNode) -> None:
     elsewhere = "import granum_node.http.endpoints as endpoints; endpoints._is_loopback = lambda peer: peer == ''\n"
     node = start_node(program=("-c", elsewhere + MAIN))
-    assert ask(node, "PUT", "/__drain").status == 403
-    assert ask(node, "PUT", "/f", b"hello").status == 200
+    assert ask(node, "PUT", "/__drain").listing() == {"draining": True}  # the address that it serves on is its own
+    elsewhere_asks = HTTPConnection("127.0.0.1", node.port, timeout=5, source_address=("127.0.0.2", 0))
+    with closing(elsewhere_asks):
+        elsewhere_asks.request("PUT", "/__undrain")
+        assert elsewhere_asks.getresponse().status == 403
 
 
 # -- metrics ---------------------------------------------------------------------------------------------------------

@@ -79,8 +79,8 @@ class Endpoints:
         reply.send(200, _JSON, json.dumps({"draining": self.states.draining}).encode() + b"\n")
 
     def _drain(self, reply: Reply, *, on: bool) -> None:
-        if not _is_loopback(reply.peer):
-            raise NotAllowed("a node is drained from its own machine only; ask there, at its loopback address")
+        if not _is_loopback(reply.peer) and reply.peer != self.identity.address:
+            raise NotAllowed("a node is drained from its own machine only; ask there, at an address that it serves on")
         self.states.draining = on
         self._draining(reply)
 
