@@ -3,17 +3,28 @@
 import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from granum.wire.errors import NotStored, StoreUnusable
-from granum.wire.listing import Entry, Flags
+from granum.wire.errors import NotAllowed, NotStored, StoreUnusable
+from granum.wire.listing import decode_listing
 from granum.wire.paths import ROOT, ClusterPath
-from granum_node.storage import listing as listings
-from granum_node.storage.listing import read_listing
-from granum_node.storage.tree import Tree
+from granum_node.storage import directory as directories
+from granum_node.storage.tree import Tree, mapped
 from node.tests.watching import open_files
+
+
+def read_listing(tree: Tree, path: ClusterPath) -> dict[str, tuple[int, int]]:
+    directory = tree.open_directory(path)
+    try:
+        with mapped(path):
+            entries = decode_listing(tree.index.listing(directory, top=not path.parts).body)
+    finally:
+        os.close(directory)
+    return {name: (int(entry.flags), entry.size) for name, entry in entries.items()}
 
 
 @pytest.fixture
@@ -23,7 +34,7 @@ def listed(tmp_path: Path) -> Iterator[Callable[[str], dict[str, tuple[int, int]
     before = open_files()
 
     def read(name: str = "") -> dict[str, tuple[int, int]]:
-        return {entry.name: (int(entry.flags), entry.size) for entry in read_listing(Tree(fd), ClusterPath.parse(name))}
+        return read_listing(Tree(fd), ClusterPath.parse(name))
 
     yield read
     assert open_files() == before, "a descriptor was left open"
@@ -93,7 +104,7 @@ def test_a_directory_replaced_by_a_file_while_it_is_listed_is_left_out(
 ) -> None:
     (tmp_path / "f").write_bytes(b"hello")
     (tmp_path / "d").mkdir()
-    monkeypatch.setattr(listings, "_is_listed", lambda name, *, top: _replace(tmp_path / "d"))
+    monkeypatch.setattr(directories, "is_listed", lambda name, *, top: _replace(tmp_path / "d"))
     assert listed("") == {"f": (0, 5)}
 
 
@@ -104,31 +115,41 @@ def _replace(directory: Path) -> bool:
     return True
 
 
-def test_a_directory_closed_to_the_node_is_listed_and_a_file_it_cannot_see_is_not() -> None:
-    """A file must never be taken for a directory because its status cannot be had."""
+def test_a_directory_closed_to_the_node_is_listed(
+    tmp_path: Path, listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "d").mkdir()
+    monkeypatch.setattr(os, "open", _refuse)
+    assert listed("") == {"d": (1, 0)}
 
+
+def test_a_file_whose_status_cannot_be_had_is_the_nodes_fault_and_no_short_listing(
+    tmp_path: Path, listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Closed:
-        def __init__(self, name: str, *, directory: bool) -> None:
-            self.name = name
-            self._directory = directory
+        """A directory entry of a directory that may be read and not be searched."""
+
+        name = "f"
 
         def is_dir(self, *, follow_symlinks: bool) -> bool:
-            return self._directory
+            return False
 
         def is_file(self, *, follow_symlinks: bool) -> bool:
-            return not self._directory
+            return True
+
+        def inode(self) -> int:
+            return 7
 
         def stat(self, *, follow_symlinks: bool) -> os.stat_result:
-            raise PermissionError(errno.EACCES, "Permission denied")
+            return _refuse()
 
-    def refuse(*names: object, **where: object) -> int:
-        raise PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr(os, "scandir", lambda fd: nullcontext([Closed()]))
+    with pytest.raises(NotAllowed):
+        listed("")
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "open", refuse)
-        assert listings._entry(Closed("d", directory=True), 0) == Entry("d", Flags.DIRECTORY, 0)  # type: ignore[arg-type]
-        with pytest.raises(PermissionError):
-            listings._entry(Closed("f", directory=False), 0)  # type: ignore[arg-type]
+
+def _refuse(*names: object, **where: object) -> NoReturn:
+    raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_a_disk_that_fails_is_the_nodes_fault_and_no_short_listing(
@@ -139,7 +160,7 @@ def test_a_disk_that_fails_is_the_nodes_fault_and_no_short_listing(
     def fail(fd: int) -> list[str]:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(listings.os, "listdir", fail)
+    monkeypatch.setattr(os, "listdir", fail)
     with pytest.raises(StoreUnusable):
         listed("")
     monkeypatch.undo()
@@ -147,5 +168,5 @@ def test_a_disk_that_fails_is_the_nodes_fault_and_no_short_listing(
 
 def test_the_root_is_listed() -> None:
     fd = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)
-    assert "status" in {entry.name for entry in read_listing(Tree(fd), ROOT)}
+    assert "status" in read_listing(Tree(fd), ROOT)
     os.close(fd)

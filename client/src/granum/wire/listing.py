@@ -11,6 +11,7 @@ import enum
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
 from typing import TypeAlias
 
 from granum.wire.errors import BadListing, BadPath
@@ -72,8 +73,13 @@ def flags_of_directory(names: Iterable[str]) -> Flags:
 
 def encode_listing(entries: Iterable[Entry]) -> bytes:
     """Return the JSON body that lists *entries*."""
-    rows = {entry.name + "/" * entry.is_directory: [int(entry.flags), entry.size] for entry in entries}
-    return json.dumps(rows, separators=(",", ":")).encode()
+    return f"{{{','.join(encode_entry(entry.name, entry.flags, entry.size) for entry in entries)}}}".encode()
+
+
+def encode_entry(name: str, flags: int, size: int) -> str:
+    """Return the member of a listing that says what *name* is: a listing is these between braces, with commas, in ASCII."""
+    key = encode_basestring_ascii(f"{name}/" if flags & 1 else name)
+    return f"{key}:[{int(flags)},{size}]"
 
 
 def decode_listing(body: bytes) -> Listing:
