@@ -17,6 +17,7 @@ from granum.wire.errors import (
     StoreLocked,
     error_for,
     status_of,
+    word_of,
 )
 
 STATUSES = {
@@ -34,6 +35,7 @@ STATUSES = {
     417: "UnmetExpectation",
     421: "Misdirected",
     422: "DigestMismatch",
+    429: "OverQuota",
     431: "HeadTooLarge",
     500: "NodeError",
     501: "UnsupportedVerb",
@@ -68,6 +70,18 @@ def test_an_unknown_status_is_named(status: int, kind: type[GranumError]) -> Non
 
 def test_the_words_of_the_node_are_kept() -> None:
     assert str(error_for(404, "there is no file /a")) == "there is no file /a"
+
+
+@pytest.mark.parametrize(("status", "word", "name"), [(500, "corrupt", "Corrupt")])
+def test_a_word_beside_the_status_means_one_error(status: int, word: str, name: str) -> None:
+    error = error_for(status, "", word)
+    assert (type(error).__name__, status_of(error), word_of(error)) == (name, status, word)
+
+
+@pytest.mark.parametrize(("status", "word"), [(500, ""), (500, "unheard"), (404, "corrupt"), (599, "corrupt")])
+def test_a_word_that_is_unknown_or_does_not_fit_the_status_says_nothing(status: int, word: str) -> None:
+    assert type(error_for(status, "", word)) is type(error_for(status))
+    assert word_of(error_for(status, "", word)) == ""
 
 
 @pytest.mark.parametrize(

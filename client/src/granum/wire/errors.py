@@ -125,6 +125,14 @@ class UnsupportedVersion(BadRequest):
     """The node does not speak this version of HTTP; use HTTP/1.1."""
 
 
+class OverflowUnusable(GranumError, OSError):
+    """The overflow on this machine cannot be written or read; look at its disk, or choose another with 'overflow_dir'."""
+
+
+class OverflowInUse(OverflowUnusable):
+    """A running program holds this overflow and delivers it by itself; wait for that program, or end it."""
+
+
 # -- the node's fault ------------------------------------------------------------------------------------------------
 
 
@@ -132,8 +140,16 @@ class NodeError(GranumError):
     """The node failed; its log says why."""
 
 
+class Corrupt(NodeError):
+    """The file is damaged on its node: its bytes are not those that were put; who looks after the node finds it in quarantine."""
+
+
 class NodeBusy(NodeError):
     """The node does not take writes at the moment; try again later or on another node."""
+
+
+class OverQuota(NodeBusy):
+    """Your address has put as much as the node takes of one address for now; try again later or on another node."""
 
 
 class NoSpace(NodeError, OSError):
@@ -203,6 +219,7 @@ _ERRORS: Mapping[int, type[GranumError]] = {
     417: UnmetExpectation,
     421: Misdirected,
     422: DigestMismatch,
+    429: OverQuota,
     431: HeadTooLarge,
     500: NodeError,
     501: UnsupportedVerb,
@@ -211,6 +228,10 @@ _ERRORS: Mapping[int, type[GranumError]] = {
     507: NoSpace,
 }
 _STATUSES: Mapping[type[GranumError], int] = {error: status for status, error in _ERRORS.items()}
+# Errors that share the status of a more general one; a word in a header of the answer tells them apart.
+WORD = "granum-error"
+_WORDS: Mapping[str, type[GranumError]] = {"corrupt": Corrupt}
+_WORD_OF: Mapping[type[BaseException], str] = {error: word for word, error in _WORDS.items()}
 
 
 def status_of(error: BaseException) -> int:
@@ -221,9 +242,19 @@ def status_of(error: BaseException) -> int:
     return 500
 
 
-def error_for(status: int, message: str = "") -> GranumError:
-    """Return the error that an HTTP *status* of 300 or more means; an unknown one becomes BadRequest or NodeError."""
+def word_of(error: BaseException) -> str:
+    """Return the word that tells *error* from others with its status; '' when the status says it all."""
+    return _WORD_OF.get(type(error), "")
+
+
+def error_for(status: int, message: str = "", word: str = "") -> GranumError:
+    """Return the error that an HTTP *status* of 300 or more means, with the *word* in its header WORD, '' for none.
+
+    An unknown status becomes BadRequest or NodeError; an unknown word says nothing.
+    """
     kind = _ERRORS.get(status)
+    if kind is not None and issubclass(_WORDS.get(word, GranumError), kind):
+        kind = _WORDS[word]
     if kind is None:
         kind = BadRequest if status < 500 else NodeError
         message = message or f"unexpected status {status}"

@@ -7,6 +7,7 @@ and a file system may be unable to keep any: such files are served without. What
 import errno
 import hashlib
 import os
+from collections.abc import Callable
 from typing import Protocol
 
 import xxhash
@@ -50,13 +51,17 @@ def recorded(fd: int) -> Digest | None:
     return parse_digest(text.decode("ascii", "replace"))
 
 
-def digest_of(fd: int, algorithm: str = XXH3) -> Digest:
-    """Return the digest of the bytes in the file *fd*, read from its beginning; takes as long as the disk does."""
+def digest_of(fd: int, algorithm: str = XXH3, pace: Callable[[int], None] = lambda _: None) -> Digest:
+    """Return the digest of the bytes in the file *fd*, read from its beginning; takes as long as the disk does.
+
+    *pace* is told the size of each piece that was read, and may wait.
+    """
     hasher = new_hasher(algorithm)
     at = 0
     while piece := os.pread(fd, READ_BYTES, at):
         hasher.update(piece)
         at += len(piece)
+        pace(len(piece))
     return Digest(algorithm, hasher.hexdigest())
 
 
