@@ -1,4 +1,4 @@
-"""Which puts a node admits: the reserve, what is on its way, recovery and quotas, on a disk and a clock that are made up."""
+"""Which puts a node admits: the reserve, what is on its way and recovery, on a disk and a clock that are made up."""
 
 import pytest
 from hypothesis import given
@@ -15,13 +15,13 @@ PATH = ClusterPath.parse("/d/f")
 class Disk:
     """A disk of 10,000 bytes and 100 inodes with a reserve of 1,000 and 10, read when the clock says so."""
 
-    def __init__(self, free: int = 5000, inodes: int = 50, total_inodes: int = 100, **quotas: int) -> None:
+    def __init__(self, free: int = 5000, inodes: int = 50, total_inodes: int = 100) -> None:
         self.free = free
         self.inodes = inodes
         self.total_inodes = total_inodes
         self.now = 0.0
         self.readings = 0
-        self.space = Space(self.read, lambda: self.now, Size(1000), 10, quotas)
+        self.space = Space(self.read, lambda: self.now, Size(1000), 10)
 
     def read(self) -> Room:
         self.readings += 1
@@ -163,64 +163,3 @@ def test_whatever_happens_the_reserve_is_never_touched(steps: list[tuple[str, in
             else:
                 claim.settle(stored=True)
         assert disk.free >= 1000
-
-
-# -- quotas ----------------------------------------------------------------------------------------------------------
-
-
-def quota_of(name: str) -> tuple[ClusterPath, ClusterPath]:
-    return ClusterPath.parse(f"/{name}/a/f"), ClusterPath.parse(f"/{name}/b/g")
-
-
-def test_a_quota_is_overshot_by_one_put_at_most_also_by_many_at_once() -> None:
-    disk = Disk(lab=1000)
-    first, second = quota_of("lab")
-    assert [disk.admits(999, first), disk.admits(900, second), disk.admits(1, first)] == [True, True, False]
-
-
-def test_a_quota_names_itself_and_its_directory() -> None:
-    disk = Disk(lab=0)
-    with pytest.raises(NoSpace, match="the directory /lab has used up its quota of 0 bytes on this node"):
-        disk.space.admit(quota_of("lab")[0], 1)
-
-
-def test_a_quota_is_of_its_directory_alone() -> None:
-    disk = Disk(lab=0)
-    assert [disk.admits(1), disk.admits(1, ClusterPath.parse("/lab"))] == [True, True]
-
-
-def test_a_put_that_was_not_stored_does_not_count() -> None:
-    disk = Disk(lab=1000)
-    path, _ = quota_of("lab")
-    disk.space.admit(path, 1000).settle(stored=False)
-    assert disk.admits(1, path)
-
-
-def test_a_body_of_unknown_length_ends_at_its_quota() -> None:
-    disk = Disk(lab=1000)
-    claim = disk.space.admit(quota_of("lab")[0], 0)
-    claim.arrived(1000)
-    with pytest.raises(NoSpace, match="quota"):
-        claim.arrived(1001)
-
-
-def test_what_is_stored_while_a_directory_is_measured_counts() -> None:
-    disk = Disk(lab=1000)
-    quota = disk.space.quotas["lab"]
-    quota.begin_measuring()
-    claim = disk.space.admit(quota_of("lab")[0], 300)
-    claim.arrived(300)
-    claim.settle(stored=True)
-    quota.measured(700)
-    assert quota.used == 1000
-    quota.begin_measuring()
-    quota.measured(200)  # somebody has removed files
-    assert disk.admits(1, quota_of("lab")[0])
-
-
-def test_a_claim_is_settled_once() -> None:
-    disk = Disk(lab=1000)
-    claim = disk.space.admit(quota_of("lab")[0], 300)
-    claim.settle(stored=False)
-    claim.settle(stored=False)
-    assert disk.space.quotas["lab"].arriving == 0

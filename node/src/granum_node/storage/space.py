@@ -6,17 +6,17 @@ the head of a put has been read is decided then; a body of unknown length is wat
 reached is **full** until RECOVERY times the reserve is free, so that it does not flap at the edge.
 
 The file system is read a few times a second and never for each put; in between, what was admitted is taken off the last
-reading, so nothing is admitted twice. A **quota** is a soft limit of one directory at the top: puts are admitted while what
-is there and on its way is below it, so one put at most overshoots. Nothing here reads a disk, a clock or a directory by
-itself, and nothing is allocated ahead.
+reading, so nothing is admitted twice. A put also counts against the **quotas** that concern it (`quota`). Nothing here reads
+a disk, a clock or a directory by itself, and nothing is allocated ahead.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from granum.wire.errors import NoSpace
 from granum.wire.paths import ClusterPath
 from granum_node.sizes import Size, show_size
+from granum_node.storage.quota import Quota, Quotas
 
 READING_S = 0.25  # the age of a reading at most; others who write 1 GB/s take a quarter of the reserve meanwhile
 RECOVERY = 1.2  # times the reserve must be free again before a full node takes puts
@@ -33,48 +33,19 @@ class Room:
     free_inodes: int
 
 
-class Quota:
-    """What the directory *name* at the top may hold: *limit* bytes."""
-
-    def __init__(self, name: str, limit: int) -> None:
-        self.name = name
-        self.limit = limit
-        self.used = 0  # as measured, and stored since; too small until the first measurement, so not enforced before
-        self.arriving = 0
-        self._since = 0
-
-    @property
-    def is_used_up(self) -> bool:
-        """Whether nothing more is admitted."""
-        return self.used + self.arriving >= self.limit
-
-    def stored(self, size: int) -> None:
-        """Take note of a put that was stored."""
-        self.used += size
-        self._since += size
-
-    def begin_measuring(self) -> None:
-        """Take note that the directory is measured from now on: what is stored meanwhile may or may not be seen."""
-        self._since = 0
-
-    def measured(self, size: int) -> None:
-        """Take note of what was measured; what was stored meanwhile counts, perhaps twice, until the next time."""
-        self.used = size + self._since
-
-
 class Claim:
     """The room that one put was admitted for."""
 
-    __slots__ = ("_space", "announced", "quota", "size")
+    __slots__ = ("_space", "announced", "quotas", "size")
 
-    def __init__(self, space: "Space", announced: int, quota: Quota | None) -> None:
+    def __init__(self, space: "Space", announced: int, quotas: tuple[Quota, ...]) -> None:
         self._space = space
         self.announced = announced
-        self.quota = quota
+        self.quotas = quotas
         self.size = 0  # that has arrived
 
     def arrived(self, size: int) -> None:
-        """Take note that *size* bytes are spooled; raise NoSpace when they are more than announced and too many."""
+        """Take note that *size* bytes are spooled; raise NoSpace or OverQuota when they are more than announced and too many."""
         self.size = size
         if size > self.announced:
             self._space.grow(self)
@@ -93,14 +64,14 @@ class Space:
         seconds: Callable[[], float],
         reserve: Size,
         reserve_inodes: int,
-        quotas: Mapping[str, int] | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
-        """Keep *reserve* and *reserve_inodes* free, and each directory at the top named in *quotas* below its bytes."""
+        """Keep *reserve* and *reserve_inodes* free, and every put within the *quotas*."""
         self._read = read
         self._seconds = seconds
         self._reserve = reserve
         self._reserve_inodes = reserve_inodes
-        self.quotas = {name: Quota(name, limit) for name, limit in (quotas or {}).items()}
+        self.quotas = quotas or Quotas()
         self._claims: set[Claim] = set()
         self._full = ""
         self._take(read())
@@ -117,42 +88,43 @@ class Space:
         self._look()
         return self._room
 
-    def admit(self, path: ClusterPath, size: int) -> Claim:
-        """Return the claim of a put of *size* bytes as *path*, 0 where it is not known; raise NoSpace."""
+    def admit(self, path: ClusterPath, size: int, peer: str = "") -> Claim:
+        """Return the claim of a put of *size* bytes, 0 where it is not known, as *path* from the address *peer*.
+
+        Raises NoSpace, or OverQuota for what the address has put already.
+        """
         self._look()
-        quota = self.quotas.get(path.parts[0]) if self.quotas and len(path.parts) > 1 else None
-        if quota is not None and quota.is_used_up:
-            raise _over(quota)
+        quotas = self.quotas.concerning(path, peer)
+        for quota in quotas:
+            quota.check(1)
         self._check(size)
         self._promised += size
         self._new_inodes += 1
-        claim = Claim(self, size, quota)
+        claim = Claim(self, size, quotas)
         self._claims.add(claim)
-        if quota is not None:
-            quota.arriving += size
+        for quota in quotas:
+            quota.begin(size)
         return claim
 
     def grow(self, claim: Claim) -> None:
-        """Have *claim* cover what has arrived; raise NoSpace when that is too much."""
+        """Have *claim* cover what has arrived; raise NoSpace or OverQuota when that is too much."""
         more = claim.size - claim.announced
         self._look()
-        if claim.quota is not None and claim.quota.is_used_up:
-            raise _over(claim.quota)
+        for quota in claim.quotas:
+            quota.check(0)
         self._check(more)
         claim.announced = claim.size
         self._promised += more
-        if claim.quota is not None:
-            claim.quota.arriving += more
+        for quota in claim.quotas:
+            quota.grow(more)
 
     def settle(self, claim: Claim, *, stored: bool) -> None:
         """Let go of *claim*."""
         if claim not in self._claims:
             return
         self._claims.remove(claim)
-        if claim.quota is not None:
-            claim.quota.arriving -= claim.announced
-            if stored:
-                claim.quota.stored(claim.size)
+        for quota in claim.quotas:
+            quota.settle(claim.announced, claim.size, stored=stored)
 
     def _look(self) -> None:
         if self._seconds() >= self._stale_at:
@@ -202,10 +174,3 @@ class Space:
             left = f"{show_size(max(0, self._room.free_bytes - self._promised))} are free"
             needed = show_size(int(self._reserve_bytes * RECOVERY))
         return f"the node has no room left: {left}, and it takes puts again when {needed} are; free some or add a node"
-
-
-def _over(quota: Quota) -> NoSpace:
-    return NoSpace(
-        f"the directory /{quota.name} has used up its quota of {show_size(quota.limit)} on this node; "
-        "raise the quota or choose another directory"
-    )

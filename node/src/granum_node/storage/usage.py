@@ -13,13 +13,13 @@ from granum.wire.paths import ClusterPath
 from granum_node.storage.tree import Tree
 
 
-def measure(tree: Tree, name: str) -> int:
-    """Return the bytes of all files below the directory *name* at the top of *tree*; 0 when there is none. Blocks."""
+def measure(tree: Tree, name: str) -> tuple[int, int]:
+    """Return bytes and number of all files below the directory *name* at the top of *tree*; 0 when there is none. Blocks."""
     try:
         top = tree.open_directory(ClusterPath.of([name]))
     except GranumError:
-        return 0
-    total = 0
+        return 0, 0
+    total = files = 0
     try:
         for _, _, names, directory in os.fwalk(".", dir_fd=top):
             for each in names:
@@ -27,6 +27,7 @@ def measure(tree: Tree, name: str) -> int:
                     status = os.stat(each, dir_fd=directory, follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode):
                         total += status.st_size
+                        files += 1
     finally:
         os.close(top)
-    return total
+    return total, files
