@@ -11,8 +11,8 @@ from twisted.internet.interfaces import IReactorCore, IReactorTCP, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
-from granum_node.http.channel import LINGER_S
 from granum_node.http.limits import BODY_WINDOW_S
+from granum_node.http.lingering import LINGER_S
 
 CHECK_S = 1.0
 

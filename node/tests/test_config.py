@@ -43,6 +43,8 @@ def test_the_reserve_the_quotas_and_the_log() -> None:
     given = settings(
         reserve_bytes="2%", reserve_inodes="7", quota={"lab": "1GiB", 2026: 5}, log="json", log_requests="yes"
     )
+    assert settings(quota_files={"lab": "7"}, quota_per_address="1KiB").quota_files == {"lab": 7}
+    assert settings(quota_per_address="1KiB").quota_per_address == 1024
     assert (given.reserve_bytes, given.reserve_inodes) == (Size(0, 0.02), 7)
     assert given.quota == {"lab": 1_073_741_824, "2026": 5}
     assert (given.log, given.log_requests) == ("json", True)
@@ -70,6 +72,10 @@ def test_spellings_of_advertise(given: object, found: str) -> None:
         ("quota", {"lab": "much"}),
         ("quota", {"a/b": "1GiB"}),
         ("quota", {"..": "1GiB"}),
+        ("quota_files", 7),
+        ("quota_files", {"lab": "1GiB"}),
+        ("quota_files", {"..": 7}),
+        ("quota_per_address", "1%"),
         ("log", "loud"),
         ("log_requests", "perhaps"),
         ("port", ""),

@@ -137,8 +137,8 @@ def test_a_goodbye_that_hangs_does_not_keep_the_node(start_node: StartNode, tmp_
 def test_a_thread_that_hangs_does_not_keep_the_node(start_node: StartNode) -> None:
     """As one does that reads a directory of a dead disk."""
     hanging = (
-        "import threading, granum_node.storage.store as store\n"
-        "store.read_listing = lambda tree, path: threading.Event().wait()\n"
+        "import threading, granum_node.storage.index as index\n"
+        "index.Index.listing = lambda *_, **__: threading.Event().wait()\n"
     )
     node = start_node(program=("-c", HURRIED + hanging + MAIN))
     with Talk(node) as talk:

@@ -47,6 +47,16 @@ def test_a_full_node_refuses_a_put_before_its_body(full: NodeProcess) -> None:
     assert not (full.root / "d").exists()
 
 
+def test_what_a_full_node_has_stored_is_stored_whether_or_not_the_body_came_along(full: NodeProcess) -> None:
+    """With its body, a put is not looked for before it is linked, except where it would get another answer."""
+    assert ask(full, "PUT", "/f", b"hello").status == 405
+    with Talk(full) as talk:
+        talk.send(request("PUT", "/f", b"hello", Expect="100-continue")[:-5])
+        assert talk.reply("PUT").status == 405
+    assert ask(full, "PUT", "/f", b"hello", If_None_Match="*").status == 412
+    assert ask(full, "PUT", "/g", b"hello", If_Match="*").status == 412
+
+
 def test_a_full_node_makes_no_directory(full: NodeProcess) -> None:
     assert ask(full, "PUT", "/d/", b"").status == 507
     assert not (full.root / "d").exists()

@@ -111,8 +111,8 @@ def test_the_watchdog_of_a_node_whose_commit_threads_hang_starves(tmp_path: Path
     """The reactor still turns: it answers. That alone must not feed the watchdog."""
     listener = Listener(str(tmp_path / "notify"))
     hanging = (
-        "import threading, granum_node.storage.publish as publish\n"
-        "publish.Commit._work = lambda self: threading.Event().wait()\n"
+        "import threading, granum_node.storage.commit as commit\n"
+        "commit.Commit._work = lambda self: threading.Event().wait()\n"
     )
     environment = {"NOTIFY_SOCKET": listener.address, "WATCHDOG_USEC": "200000"}
     node = start_node(program=("-c", hanging + MAIN), environment=environment)

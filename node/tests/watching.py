@@ -19,8 +19,12 @@ def until(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
 
 
 def files(directory: Path) -> set[str]:
-    """Return the relative name of everything below *directory* that is no directory."""
-    return {str(found.relative_to(directory)) for found in directory.rglob("*") if not found.is_dir()}
+    """Return the relative name of everything below *directory* that is no directory, but what the node writes in its own time.
+
+    That is the digest log, and how far the scrub is.
+    """
+    found = {str(found.relative_to(directory)) for found in directory.rglob("*") if not found.is_dir()}
+    return {name for name in found if not name.removeprefix(".granum/").startswith(("digests/", "scrub"))}
 
 
 def resident_mib(pid: int) -> int:

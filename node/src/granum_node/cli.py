@@ -1,5 +1,6 @@
 """The command `granum-node`: one node in the foreground, until it is told to stop."""
 
+import gc
 import os
 import resource
 import signal
@@ -11,20 +12,21 @@ from typing import Any  # click hands over what it parsed
 
 import click
 
-from granum.wire.errors import GranumError, StoreLocked
+from granum.wire.errors import GranumError, StoreLocked, StoreUnusable
 from granum_node import __version__
+from granum_node.commands import EXIT_USAGE, printable, quarantine, root_of, store_options
 from granum_node.config import ADVERTISE, DIGEST, DURABILITY, LOG, NodeConfig, environment_layer, read_files, resolve
+from granum_node.storage.quarantine import opened_quarantine
 from granum_node.storage.verify import State, verify
 
 EXIT_DAMAGED = 1  # a file of the store is not what was put
-EXIT_USAGE = 2  # something that the caller must correct
 EXIT_LOCKED = 75  # EX_TEMPFAIL: another node has the store
 LEAST_PRIORITY = 19  # of processor and, with it, of disk: whoever serves or measures on this machine goes first
 
 
 @click.group(
     invoke_without_command=True,
-    subcommand_metavar="[verify ...]",
+    subcommand_metavar="[verify | quarantine ...]",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--root", "-r", metavar="DIR", help="The store: the directory that holds the files. Must exist.")
@@ -57,6 +59,16 @@ LEAST_PRIORITY = 19  # of processor and, with it, of disk: whoever serves or mea
     "--durability",
     metavar="|".join(DURABILITY),
     help="What a receipt means: the file is on the disk, or it is visible and will be on the disk soon.  [default: commit]",
+)
+@click.option(
+    "--relaxed-window-s",
+    metavar="S",
+    help="With durability relaxed, the seconds of receipts that a power failure may take.  [default: 2]",
+)
+@click.option(
+    "--scrub-days",
+    metavar="N",
+    help="How long one reading of the whole store takes, in search of damage; 0 for none.  [default: 30]",
 )
 @click.option(
     "--reserve-bytes", metavar="SIZE", help="Room that puts never take: 500MB, 2%.  [default: 1 %, at least 1GiB]"
@@ -102,32 +114,42 @@ def main(context: click.Context, /, config: str | None, **options: Any) -> None:
 
 
 @main.command("verify")
-@click.option("--root", "-r", metavar="DIR", help="The store, which may be served meanwhile.")
-@click.option("--config", metavar="FILE", help="Settings in YAML, of which the root is taken.")
+@store_options
 def verify_store(root: str | None, config: str | None) -> None:
-    """Read every file of a store and compare it with the digest that is kept beside it.
+    """Read every file of a store and compare it with the digests that are kept beside it and in the digest log.
 
-    Files that are damaged, cannot be read or have no digest are named, one a line. Exit status: 0 when no file is damaged or
-    unreadable, 1 when one is, 2 when the store cannot be used.
+    Files that are damaged, cannot be read, have no digest or have lost the one beside them are named, one a line, and so are
+    those in quarantine. Exit status: 0 when no file is damaged, unreadable or in quarantine, 1 when one is, 2 when the store
+    cannot be used.
     """
     try:
-        settings = resolve([("the command line", {"root": root}), environment_layer(os.environ), *read_files(config)])
+        store = root_of(root, config)
         os.nice(LEAST_PRIORITY)
         numbers: Counter[State] = Counter()
-        for verdict in verify(settings.root):
+        for verdict in verify(store):
             numbers[verdict.state] += 1
             if verdict.state is not State.GOOD:
-                click.echo(f"{verdict.state.value}: {_printable(verdict.name)}")
+                click.echo(f"{verdict.state.value}: {printable(verdict.name)}")
+        held = _quarantined(store)
+        for path in held:
+            click.echo(f"in quarantine: {printable(path)}")
     except GranumError as error:
         _fail(error, EXIT_USAGE)
     click.echo(f"{numbers.total()} files: {', '.join(f'{numbers[state]} {state.value}' for state in State)}")
-    if numbers[State.DAMAGED] or numbers[State.UNREADABLE]:
+    if numbers[State.DAMAGED] or numbers[State.UNREADABLE] or held:
         sys.exit(EXIT_DAMAGED)
 
 
-def _printable(name: str) -> str:
-    """Return *name* without what a terminal would obey, and on one line."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in name)
+def _quarantined(store: str) -> list[str]:
+    """Return the names of the files in quarantine; none for a directory that was never served, or not by this user."""
+    try:
+        with opened_quarantine(store) as found:
+            return [note.path for note in found.notes]
+    except StoreUnusable:
+        return []
+
+
+main.add_command(quarantine)
 
 
 def run(config: NodeConfig) -> None:
@@ -145,6 +167,7 @@ def run(config: NodeConfig) -> None:
     serves = f"granum-node {identity.node_id} serves {config.root} at {node.url} (cluster {identity.cluster})"
     _ignore_hangup(reactor.callFromThread)  # type: ignore[attr-defined]
     reactor.callWhenRunning(node.startService)
+    reactor.callWhenRunning(gc.freeze)  # what was imported stays, so no search for garbage need look at it again
     reactor.callWhenRunning(click.echo, serves)  # whoever reads it may send signals
     reactor.addSystemEventTrigger("before", "shutdown", _ignore_signals)
     reactor.addSystemEventTrigger("before", "shutdown", node.stopService)

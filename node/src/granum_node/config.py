@@ -28,6 +28,8 @@ ADVERTISE = ("mdns", "local", "off")
 DURABILITY = ("commit", "relaxed")
 DIGEST = ("xxh3-128", "off")
 LOG = ("auto", "json", "text")
+RELAXED_WINDOW_S = 2.0  # of receipts that a power failure may take from a node that does not sync before them
+SCRUB_DAYS = 30.0  # for one reading of the whole store: a disk that loses a bit a year is found out in time
 RESERVE = Size(1 << 30, 0.01)  # room for a repair, and for what is under way when the disk runs full
 RESERVE_INODES = 10_000
 LOCAL = ("127.0.0.0/8=rw", "::1/128=rw")  # who may talk to a node that serves this machine alone
@@ -50,7 +52,8 @@ class NodeConfig:
     """The settings of one node, checked.
 
     The first address of *bind* is the one that is advertised. *names* are further names that the node answers to. *quota*
-    gives directories at the top the bytes that they may hold.
+    and *quota_files* give directories at the top the bytes and files that they may hold, *quota_per_address* each address the
+    bytes that it may put in an hour. *scrub_days* is how long one reading of the whole store takes, 0 for none.
     """
 
     root: str
@@ -59,12 +62,16 @@ class NodeConfig:
     bind: tuple[str, ...] = ("127.0.0.1",)
     advertise: str = "mdns"
     durability: str = "commit"
+    relaxed_window_s: float = RELAXED_WINDOW_S
     digest: str = "xxh3-128"
+    scrub_days: float = SCRUB_DAYS
     allow: tuple[Allowed, ...] = ()
     names: tuple[str, ...] = ()
     reserve_bytes: Size = RESERVE
     reserve_inodes: int = RESERVE_INODES
     quota: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    quota_files: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    quota_per_address: int | None = None
     log: str = "auto"
     log_requests: bool = False
 
@@ -221,6 +228,20 @@ def _digest(value: Any) -> str:
     return text
 
 
+def _relaxed_window_s(value: Any) -> float:
+    seconds = float(value)
+    if not 0.1 <= seconds <= 3600:  # below it a node syncs all the time, above it the mode promises nothing
+        raise ValueError(f"{value!r} is no number of seconds from 0.1 to 3600")
+    return seconds
+
+
+def _scrub_days(value: Any) -> float:
+    days = float({False: 0}.get(value, value))  # YAML reads a bare `off` as False
+    if not 0 <= days <= 3650:
+        raise ValueError(f"{value!r} is no number of days up to 3650; 0 means never")
+    return days
+
+
 def _durability(value: Any) -> str:
     if value not in DURABILITY:
         raise ValueError(f"{value!r} is not one of {', '.join(DURABILITY)}")
@@ -232,23 +253,37 @@ def _reserve_bytes(value: Any) -> Size:
 
 
 def _reserve_inodes(value: Any) -> int:
+    return _number(value, "inodes")
+
+
+def _number(value: Any, of: str) -> int:
     text = str(value)
     if not (text.isascii() and text.isdigit() and len(text) <= 12):
-        raise ValueError(f"{text!r} is not a number of inodes")
+        raise ValueError(f"{text!r} is not a number of {of}")
     return int(text)
 
 
 def _quota(value: Any) -> Mapping[str, int]:
+    return {name: _quota_bytes(limit) for name, limit in _by_directory(value, "size").items()}
+
+
+def _quota_files(value: Any) -> Mapping[str, int]:
+    return {name: _number(limit, "files") for name, limit in _by_directory(value, "number").items()}
+
+
+def _quota_bytes(value: Any) -> int:
+    size = parse_size(str(value))
+    if size.share:
+        raise ValueError(f"{value!r}: a quota is a number of bytes, as 500GB")
+    return size.bytes
+
+
+def _by_directory(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError("write one line 'directory: size' for each directory at the top, in the configuration file")
-    quotas = {}
-    for name, text in value.items():
-        size = parse_size(str(text))
-        if size.share:
-            raise ValueError(f"{text!r}: a quota is a number of bytes, as 500GB")
+        raise TypeError(f"write one line 'directory: {what}' for each directory at the top, in the configuration file")
+    for name in value:
         check_name(str(name))
-        quotas[str(name)] = size.bytes
-    return quotas
+    return {str(name): limit for name, limit in value.items()}
 
 
 def _log(value: Any) -> str:
@@ -271,12 +306,16 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "bind": _bind,
     "advertise": _advertise,
     "durability": _durability,
+    "relaxed_window_s": _relaxed_window_s,
+    "scrub_days": _scrub_days,
     "digest": _digest,
     "allow": _allow,
     "names": _names,
     "reserve_bytes": _reserve_bytes,
     "reserve_inodes": _reserve_inodes,
     "quota": _quota,
+    "quota_files": _quota_files,
+    "quota_per_address": _quota_bytes,
     "log": _log,
     "log_requests": _log_requests,
 }

@@ -26,11 +26,14 @@ from granum_node.http.status import Identity
 from granum_node.listening import endpoints, listen, own_names
 from granum_node.presence import Presence
 from granum_node.reactor import Reactor
-from granum_node.storage.publish import COMMIT_THREADS, Commit, Publisher, Relaxed
+from granum_node.storage.commit import COMMIT_THREADS, Commit
+from granum_node.storage.publish import Publisher, Relaxed
+from granum_node.storage.quota import Quotas
 from granum_node.storage.space import Space
 from granum_node.storage.store import Store, check_directory
 from granum_node.storage.usage import measure
 from granum_node.supervision import READY, STOPPING, Supervisor, Watchdog
+from granum_node.upkeep import Upkeep, recover
 
 CHECK_S = 0.5  # how often connections are looked at for deadlines
 MEASURE_S = 600.0  # between measurements of directories with a quota; puts are counted in between
@@ -54,40 +57,22 @@ class NodeService(Service):
         check_directory(config.root)
         listening = listen(config.bind, config.port)
         try:
-            self._store = Store.open(config.root, digests=config.digest != "off")
+            self._store = _open_store(config)
         except BaseException:
             for each in listening:
                 each.close()
             raise
-        if config.digest != "off" and not self._store.records:
-            _log.warn(
-                "files are kept and served without a digest: the store's file system keeps no attributes of users"
-            )
         self._reactor = reactor
         self._listening = listening
         self._threads = ThreadPool(1, THREADS + COMMIT_THREADS, "granum-node")
         # A thread that hangs on a dead disk must not keep the process.
         self._threads.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]  # any callable will do
-        self.identity = Identity(
-            node_id=self._store.node_id,
-            cluster=config.cluster,
-            computer=computer_name(os.environ),
-            address=config.bind[0],
-            port=listening[0].getsockname()[1],
-            version=__version__,
-            digest=XXH3 if self._store.records else "off",
-        )
+        self.identity = _identity(config, self._store, port=listening[0].getsockname()[1])
         number = os.getpid() if number is None else number
-        meters = Meters(reactor.seconds)
-        self._publisher: Publisher
-        if config.durability == "commit":
-            self._publisher = Commit(self._store.tree, reactor.callFromThread, meters.synced)
-        else:
-            self._publisher = Relaxed(self._store.tree)
-        rules = Rules.of(own_names(config), self.identity.port, config.allow)
-        self._space = Space(
-            self._store.room, reactor.seconds, config.reserve_bytes, config.reserve_inodes, config.quota
-        )
+        self._meters = meters = Meters(reactor.seconds)
+        self._publisher = _publisher(config, self._store, reactor, meters)
+        self._upkeep = Upkeep(self._store, self._publisher, config, reactor.callFromThread, meters.synced)
+        self._space = _space(config, self._store, reactor)
         self._server = Server(
             self._store,
             self._publisher,
@@ -95,7 +80,7 @@ class NodeService(Service):
             self.identity,
             reactor,
             ReactorPool(reactor, self._threads),
-            rules,
+            Rules.of(own_names(config), self.identity.port, config.allow),
             meters,
             log_requests=config.log_requests,
         )
@@ -123,12 +108,13 @@ class NodeService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self._threads.start()
         self._publisher.start(self._threads.callInThread)
+        self._upkeep.start()
         opened = [endpoint.listen(self._server) for endpoint in endpoints(self._reactor, self._listening)]
         gatherResults(opened).addCallback(self._serving)
         self._checks.start(CHECK_S, now=False)
         self._lag.start()
         self._tell_state()
-        if self._space.quotas:
+        if self._space.quotas.directories:
             self._measurements.start(MEASURE_S).addErrback(
                 lambda failure: _log.failure("quotas are not measured any more", failure=failure)
             )
@@ -169,11 +155,22 @@ class NodeService(Service):
             if call.running:
                 call.stop()
         self._presence.remove()
+        is_kept = await self._end_upkeep()
         self._threads.adjustPoolsize(0, 0)  # stop() would join them, on the reactor
         if self._publisher.pending:
             _log.warn("{number} puts were cut: the disk had not taken them in time", number=self._publisher.pending)
-        else:
+        elif is_kept:
             self._store.close()
+
+    async def _end_upkeep(self) -> bool:
+        """Have the upkeep of the store ended; False when it still uses the store, because its disk hangs."""
+        try:
+            ended = deferToThreadPool(self._reactor, self._threads, self._upkeep.end)
+            await ended.addTimeout(GOODBYE_S, self._reactor)
+        except Exception as error:  # noqa: BLE001 - a disk that hangs must not keep the process
+            _log.warn("not everything was synced before the end: {error}", error=error)
+            return False
+        return True
 
     async def _say_goodbye(self) -> None:
         if self._advertiser is not None and self._announced is not None:
@@ -182,6 +179,7 @@ class NodeService(Service):
 
     def _check(self) -> None:
         self._server.check_channels()
+        self._upkeep.watch(sum(self._meters.bytes_moved(self._server.channels)))
         self._tell_state()
 
     def _tell_state(self) -> None:
@@ -198,9 +196,9 @@ class NodeService(Service):
             _log.warn("puts are refused, reading goes on: {reason}", reason=refusal)
 
     async def _measure_quotas(self) -> None:
-        for name, quota in self._space.quotas.items():
+        for name, quota in self._space.quotas.directories.items():
             quota.begin_measuring()
-            quota.measured(await deferToThreadPool(self._reactor, self._threads, measure, self._store.tree, name))
+            quota.measured(*await deferToThreadPool(self._reactor, self._threads, measure, self._store.tree, name))
 
     async def _drain(self) -> None:
         """Let every connection finish what has begun, for a bounded time."""
@@ -222,6 +220,37 @@ class NodeService(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         self._supervisor.tell(STOPPING)
         return Deferred.fromCoroutine(self._stop())
+
+
+def _open_store(config: NodeConfig) -> Store:
+    store = Store.open(config.root, digests=config.digest != "off")
+    recover(store, relaxed=config.durability == "relaxed")
+    if config.digest != "off" and not store.records:
+        _log.warn("files are kept and served without a digest: the store's file system keeps no attributes of users")
+    return store
+
+
+def _identity(config: NodeConfig, store: Store, port: int) -> Identity:
+    return Identity(
+        node_id=store.node_id,
+        cluster=config.cluster,
+        computer=computer_name(os.environ),
+        address=config.bind[0],
+        port=port,
+        version=__version__,
+        digest=XXH3 if store.records else "off",
+    )
+
+
+def _publisher(config: NodeConfig, store: Store, reactor: Reactor, meters: Meters) -> Publisher:
+    if config.durability == "commit":
+        return Commit(store.tree, reactor.callFromThread, meters.synced)
+    return Relaxed(store.tree)
+
+
+def _space(config: NodeConfig, store: Store, reactor: Reactor) -> Space:
+    quotas = Quotas.of(config.quota, config.quota_files, config.quota_per_address, reactor.seconds)
+    return Space(store.room, reactor.seconds, config.reserve_bytes, config.reserve_inodes, quotas)
 
 
 def _advertisement(identity: Identity, number: int) -> Advertisement:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from granum.wire.errors import AlreadyStored
+from granum_node.http import arriving
 from granum_node.http import channel as channels
 from granum_node.http.channel import Channel
 from granum_node.http.limits import Budget
@@ -217,7 +218,7 @@ def test_a_very_long_unwanted_body_is_not_waited_for(line: Line, request_line: b
 
 
 def test_an_endless_unwanted_chunked_body_ends_the_connection(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "DROPPED_BODY_BYTES_MAX", 100_000)
+    monkeypatch.setattr(arriving, "DROPPED_BODY_BYTES_MAX", 100_000)
     line.receive(b"PUT /taken HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
     for _ in range(11):
         line.receive(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
@@ -486,7 +487,7 @@ def test_a_lost_connection_gives_its_memory_back(line: Line) -> None:
 def test_a_put_that_failed_midway_is_read_no_further_than_an_unwanted_one(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channels, "DROPPED_BODY_BYTES_MAX", 100_000)
+    monkeypatch.setattr(arriving, "DROPPED_BODY_BYTES_MAX", 100_000)
     line.receive(b"PUT /f HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n" + bytes(10_000))
     assert not line.channel._ending
     line.bodies[0].is_dropping = True
@@ -495,7 +496,7 @@ def test_a_put_that_failed_midway_is_read_no_further_than_an_unwanted_one(
 
 
 def test_a_chunked_put_that_failed_midway_is_not_read_for_ever(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "DROPPED_BODY_BYTES_MAX", 100_000)
+    monkeypatch.setattr(arriving, "DROPPED_BODY_BYTES_MAX", 100_000)
     line.receive(b"PUT /f HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
     line.bodies[0].is_dropping = True
     for _ in range(10):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from granum.wire.errors import BadRequest, GranumError, error_for
+from granum_node.http import parser
 from granum_node.http.parser import ChunkedBody, Request, find_head, parse_head
 from node.tests.http.malformed import CHUNKED, FRAMING, GET, PUT
 
@@ -120,6 +121,23 @@ def test_a_head_of_the_greatest_size_is_read_wherever_it_is_cut() -> None:
     raw = (GET + b"A: ").ljust(32 * 1024, b"x") + b"\r\n\r\n"
     for cut in range(len(raw) - 6, len(raw)):
         assert len(read([raw[:cut], raw[cut:]])) == 1
+
+
+def test_what_is_kept_of_header_lines_is_bounded() -> None:
+    parser._known_header.cache_clear()
+    for number in range(3000):
+        parse_head(b"GET / HTTP/1.1\r\nA: %d\r\nB: %s" % (number, b"x" * 254))
+    kept = parser._known_header.cache_info()
+    assert (kept.currsize, kept.misses) == (1024, 3000)  # the longer lines were not even tried
+
+
+def test_a_header_line_that_was_read_before_is_read_again() -> None:
+    for _ in range(2):
+        assert parse_head(b"GET / HTTP/1.1\r\nHOST: \t a \r\nx:").headers == {b"host": b"a", b"x": b""}
+        with pytest.raises(BadRequest):
+            parse_head(b"GET / HTTP/1.1\r\nhost: a\r\nhost: a")
+        with pytest.raises(BadRequest):
+            parse_head(b"GET / HTTP/1.1\r\nhost : a")
 
 
 def test_a_hostile_header_line_is_refused_in_linear_time() -> None:

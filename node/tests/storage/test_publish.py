@@ -11,7 +11,8 @@ import pytest
 
 from granum.wire.errors import AlreadyStored, NodeBusy, NodeError, NoSpace, NotADirectory
 from granum.wire.paths import ClusterPath
-from granum_node.storage.publish import Commit, Relaxed
+from granum_node.storage.commit import Commit
+from granum_node.storage.publish import Relaxed
 from granum_node.storage.store import Store
 from node.tests.watching import until
 

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote
 
 from granum.wire.errors import BadPath, PathTooLong
@@ -24,6 +25,8 @@ HIDDEN_NAME = ".granum"  # the node's own state inside the store, at no depth a 
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, surrogates, line and paragraph separators
 _PERCENT = re.compile(rb"%(?:([0-9A-Fa-f]{2})|)")
 _ABSOLUTE_FORM = re.compile(rb"(?i)http://[^/?#]*")
+# A target that says what it means, as nearly all do: letters, digits and a few signs, no name that begins with '.' or '__'.
+_PLAIN_TARGET = re.compile(rb"(?!/__)(?:/[0-9A-Za-z_~=+,@-][0-9A-Za-z_.~=+,@-]{0,254}){1,64}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,8 +92,7 @@ class ClusterPath:
 ROOT = ClusterPath()
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What an HTTP request target names: a cluster path, or one of the node's endpoints.
 
     *slash* tells whether the target ended in '/': PYME's way to say directory. *endpoint* is '' or a reserved name such as
@@ -109,6 +111,8 @@ def parse_target(raw: bytes) -> Target:
     Bytes are split at '/' before they are decoded, so an encoded slash can never separate (BadPath). Each part is
     percent-decoded once and read as UTF-8, or as Latin-1 where it is not UTF-8, which is what PYME's raw clients mean.
     """
+    if len(raw) <= PATH_BYTES_MAX and _PLAIN_TARGET.fullmatch(raw):
+        return Target(ClusterPath(tuple(raw[1:].decode("ascii").split("/"))), slash=False)
     if not raw.startswith(b"/"):
         found = _ABSOLUTE_FORM.match(raw)
         if found is None:

@@ -10,30 +10,29 @@ graceful: our half first, then what the peer still sends is dropped for a while,
 from it.
 """
 
-import socket
 from typing import Protocol as TypingProtocol
 
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from granum.wire.errors import BadRequest, BodyTooLarge, GranumError, NodeBusy, TooSlow
-from granum_node.http.limits import HEAD_S, NODE_STALL_S, READER_STALL_S, Budget, Pace
+from granum.wire.errors import BadRequest, GranumError, NodeBusy, TooSlow
+from granum_node.http import arriving
+from granum_node.http.arriving import ArrivingBody
+from granum_node.http.deadlines import Deadlines, Late
+from granum_node.http.limits import Budget
+from granum_node.http.lingering import LINGER_S, Lingering
 from granum_node.http.outbox import Outbox
-from granum_node.http.parser import BODY_BYTES_MAX, ChunkedBody, Request, find_head, parse_head
+from granum_node.http.parser import Request, find_head, parse_head
 from granum_node.http.reply import CONTINUE, HeadMaker, Reply
-from granum_node.http.sink import Dropped, Sink
+from granum_node.http.sink import Sink
 
 CHUNK_BYTES = 256 * 1024  # of one recv; smaller ones cost a quarter of the throughput of large files
 FILES_PENDING_MAX = 16  # replies holding an open file, per connection
 REPLY_BYTES_PENDING_MAX = 4 << 20  # small replies and listings that the peer does not read
 UNANSWERED_MAX = 128  # puts whose receipt is not known yet; each holds a descriptor
 KEPT_BYTES_MAX = 64 * 1024  # of unparsed requests behind a full outbox; beyond it reading pauses
-DROPPED_BODY_BYTES_MAX = 1 << 30  # of a refused put, read only to keep the connection in step
-LINGER_S = 2.0  # of silence, for the peer to read our last answer before the connection is reset
-LINGER_MAX_S = 30.0  # while it still sends: a peer that sends its whole body first must find the answer behind it
-IDLE_S = 600.0  # between requests; PYME's clients keep connections open over an experiment's pauses
 
 BAD_HEAD = Request("", b"", 1, {}, None, chunked=False, keep_alive=False, expects_continue=False)
 
@@ -67,24 +66,15 @@ class Channel(Protocol):
         self._responder = responder
         self._clock = clock
         self._kept = b""
-        self._sink: Sink | None = None
-        self._owed = 0
-        self._chunks: ChunkedBody | None = None
-        self._reply: Reply | None = None
+        self._body: ArrivingBody | None = None
         self._held = False  # requests have arrived that are not parsed yet
         self._read_waits = False  # the first of them is a read, and answers before it are not known yet
         self._ending = False  # no further request is read
         self._draining = False  # the node stops: this request, then no other
         self._peer_is_done = False
-        self._lingering: IDelayedCall | None = None
-        self._linger_until = 0.0
-        self._linger_max_s = LINGER_MAX_S
-        self._head_since: float | None = None  # the first byte of an unfinished head
-        self._pace: Pace | None = None  # of the body that is arriving
+        self._lingering = Lingering(clock)
+        self._deadlines = Deadlines(clock.seconds())
         self._held_bytes = 0  # as the budget knows it
-        self._dropped_bytes = 0  # of this body
-        self._heard = self._checked = clock.seconds()
-        self._sent_bytes = 0  # as of the last check
         self.received_bytes = 0
 
     # -- what Twisted calls --------------------------------------------------------------------------------------
@@ -99,10 +89,10 @@ class Channel(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Take what has arrived."""
         self.received_bytes += len(data)
-        self._heard = self._clock.seconds()
+        now = self._deadlines.heard = self._clock.seconds()
         if self._ending:
-            if self._lingering is not None and self._lingering.active() and not self._draining:
-                self._lingering.reset(min(LINGER_S, max(0.0, self._linger_until - self._heard)))
+            if not self._draining:
+                self._lingering.heard(now)
             return
         if self._kept:
             data = self._kept + data
@@ -111,7 +101,7 @@ class Channel(Protocol):
 
     def readConnectionLost(self) -> None:
         """Answer what the peer asked, then close: it sends no more."""
-        if self._lingering is not None:
+        if self._lingering.begun:
             self.transport.loseConnection()  # type: ignore[union-attr]
         elif not self._peer_is_done:
             self._peer_is_done = True
@@ -128,8 +118,7 @@ class Channel(Protocol):
         self._hold()
         self._abort_body()
         self._outbox.stopProducing()
-        if self._lingering is not None and self._lingering.active():
-            self._lingering.cancel()
+        self._lingering.end()
         self._responder.left(self)
 
     @property
@@ -147,10 +136,10 @@ class Channel(Protocol):
     def close_when_idle(self) -> None:
         """Finish what has begun and close; new requests are not read. Called again until the connection is gone."""
         self._draining = True
-        if self._sink is not None:
+        if self._body is not None:
             return
         self._ending = True
-        if self._lingering is None and self._outbox.is_idle and self._is_quiet():
+        if not self._lingering.begun and self._outbox.is_idle and self._is_quiet():
             self.transport.unregisterProducer()  # type: ignore[union-attr]
             self.transport.loseConnection()  # type: ignore[union-attr]
         else:
@@ -158,7 +147,7 @@ class Channel(Protocol):
 
     def _is_quiet(self) -> bool:
         """Whether the peer has long read whatever it was sent, so that there is nothing to linger for."""
-        return not self._outbox.sent_bytes or self._clock.seconds() - self._heard > LINGER_S
+        return not self._outbox.sent_bytes or self._clock.seconds() - self._deadlines.heard > LINGER_S
 
     def cut(self) -> None:
         """End the connection at once, whatever it is doing."""
@@ -166,34 +155,23 @@ class Channel(Protocol):
 
     def check(self, now: float) -> None:
         """Close the connection when the peer has not moved for too long; what the node itself owes may take its time."""
-        lapse, self._checked = now - self._checked, now
-        if lapse > NODE_STALL_S:
-            self._excuse(lapse)
-        head_is_late = self._head_since is not None and now - self._head_since >= HEAD_S
-        if not self._ending and (head_is_late or (self._pace is not None and self._pace.is_too_slow(now))):
+        outbox = self._outbox
+        late = self._deadlines.look(
+            now,
+            outbox.sent_bytes,
+            reading=not self._ending,
+            blocked=outbox.is_blocked,
+            unanswered=outbox.unanswered,
+        )
+        if late is Late.REQUEST:
             self._give_up()
-            return
-        if self._sent_bytes != self._outbox.sent_bytes:
-            self._sent_bytes = self._outbox.sent_bytes
-            self._heard = now
-        peer_reads = self._outbox.is_blocked
-        if self._outbox.unanswered and not peer_reads:
-            self._heard = now
-        if now - self._heard > (READER_STALL_S if peer_reads else IDLE_S):
+        elif late is Late.PEER:
             self.transport.abortConnection()  # type: ignore[union-attr]
-
-    def _excuse(self, lapse: float) -> None:
-        """Do not count the *lapse* in which the node itself stood still, and read nothing of what had arrived."""
-        self._heard += lapse
-        if self._head_since is not None:
-            self._head_since += lapse
-        if self._pace is not None:
-            self._pace.since += lapse
 
     def _give_up(self) -> None:
         """Answer 408 to a request that arrives too slowly, behind the answers that are due, and end the connection."""
-        self._linger_max_s = LINGER_S  # it has had its time
-        reply = self._reply
+        self._lingering.max_s = LINGER_S  # it has had its time
+        reply = self._body.reply if self._body is not None else None
         self._abort_body()
         self._kept = b""
         self._hold()
@@ -213,7 +191,8 @@ class Channel(Protocol):
         self._outbox.corked = False
         if at < len(data):
             self._kept = data[at:]
-        self._hold()
+        if self._kept or self._held_bytes:
+            self._hold()
         if self._held and (len(self._kept) > KEPT_BYTES_MAX or self._responder.budget.is_spent):
             self.transport.pauseProducing()  # type: ignore[union-attr]
         if self._peer_is_done and not self._held and not self._ending:
@@ -223,10 +202,10 @@ class Channel(Protocol):
     def _hold(self) -> None:
         """Account for what is kept. An unfinished head that no memory is left for is refused: waiting would free none."""
         unfinished = bool(self._kept) and not self._held
-        if not unfinished:
-            self._head_since = None
-        elif self._head_since is None:
-            self._head_since = self._clock.seconds()
+        if unfinished:
+            self._deadlines.head_waits(self._clock.seconds())
+        else:
+            self._deadlines.head_ends()
         budget = self._responder.budget
         budget.change(self._held_bytes, len(self._kept))
         self._held_bytes = len(self._kept)
@@ -262,8 +241,8 @@ class Channel(Protocol):
         """Return the index of the first byte of *data* that must wait."""
         at = 0
         while at < len(data) and not self._ending:
-            if self._sink is not None:
-                at = self._take_body(data, at)
+            if self._body is not None:
+                at = self._take_body(self._body, data, at)
                 continue
             if self._is_full():
                 self._held = True
@@ -280,19 +259,21 @@ class Channel(Protocol):
                 self._held = self._read_waits = True
                 return at
             at = end
-            self._begin(request)
+            self._begin(request, len(data) - at)
         return len(data) if self._ending else at
 
     def _new_reply(self, request: Request) -> Reply:
         return Reply(request, self._outbox.reserve(), self._responder.heads, self._responder.count, self.peer)
 
-    def _begin(self, request: Request) -> None:
-        self._head_since = None
+    def _begin(self, request: Request, arrived: int) -> None:
+        """Have *request* answered, of whose body, if it has one, *arrived* bytes at most are here."""
+        self._deadlines.head_ends()
         reply = self._new_reply(request)
+        reply.is_whole = request.length is not None and request.length <= arrived
         self._ending = not request.keep_alive and not request.has_body
         # A peer that waits for 100 Continue may or may not send its body after a final answer, so the end of the request
         # is unknown; of a very long body the end is not worth waiting for.
-        endless = request.length is not None and request.length > DROPPED_BODY_BYTES_MAX
+        endless = request.length is not None and request.length > arriving.DROPPED_BODY_BYTES_MAX
         undroppable = endless or (request.expects_continue and request.has_body)
         reply.slot.closes = undroppable
         sink: Sink | None
@@ -313,93 +294,55 @@ class Channel(Protocol):
             if request.expects_continue and request.has_body:
                 self._outbox.send_interim(reply.slot, CONTINUE)
         if request.has_body:
-            self._reply = reply
-            self._sink = sink or Dropped()
-            self._owed = request.length or 0
-            self._chunks = ChunkedBody() if request.chunked else None
-            self._dropped_bytes = 0
-            self._pace = Pace(self._clock.seconds())
+            self._body = ArrivingBody(reply, sink)
+            if not reply.is_whole:
+                self._deadlines.body_begins(self._clock.seconds())
         elif sink is not None:
             sink.finish()
 
-    def _take_body(self, data: bytes, at: int) -> int:
-        sink = self._sink
-        assert sink is not None
-        assert self._pace is not None
-        self._pace.arrived += len(data) - at
-        if self._chunks is not None:
-            return self._take_chunks(self._chunks, sink, data, at)
-        size = min(self._owed, len(data) - at)
-        sink.write(data if size == len(data) else memoryview(data)[at : at + size])
-        self._owed -= size
-        if not self._owed:
-            self._end_body(sink)
-        elif sink.is_dropping and self._is_endless(size, self._owed):
-            self._cut_body(sink)
-            return len(data)
-        return at + size
-
-    def _is_endless(self, size: int, owed: int) -> bool:
-        """Whether a body that nobody wants any more is not worth its end, *owed* bytes behind the *size* just dropped."""
-        self._dropped_bytes += size
-        return self._dropped_bytes + owed > DROPPED_BODY_BYTES_MAX
-
-    def _cut_body(self, sink: Sink) -> None:
-        """Answer a put that has failed before its body has ended, and end the connection behind the answer."""
-        assert self._reply is not None
-        self._reply.slot.closes = True
-        self._end_body(sink)
-        self._ending = True
-        self._outbox.close_after_last()
-
-    def _take_chunks(self, chunks: ChunkedBody, sink: Sink, data: bytes, at: int) -> int:
+    def _take_body(self, body: ArrivingBody, data: bytes, at: int) -> int:
+        self._deadlines.body_arrived(len(data) - at)
         try:
-            for piece in chunks.feed(data, at):
-                if isinstance(piece, int):
-                    at = piece
-                else:
-                    self._owed += len(piece)
-                    if self._owed > BODY_BYTES_MAX:
-                        raise BodyTooLarge("the body does not end")
-                    sink.write(piece)
-                    if sink.is_dropping and self._is_endless(len(piece), 0):
-                        self._cut_body(sink)
-                        return len(data)
+            at = body.take(data, at)
         except BadRequest as error:
-            assert self._reply is not None
-            reply = self._reply
             self._abort_body()
-            if reply.slot.items is None:
-                self._break(reply, error)
+            if body.reply.slot.items is None:
+                self._break(body.reply, error)
             else:
                 self._ending = True
                 self._outbox.close_after_last()
             return len(data)
-        if chunks.done:
-            self._end_body(sink)
+        if body.is_whole:
+            self._end_body(body)
+        elif body.is_endless:  # answered before it has ended, and the connection ends behind the answer
+            body.reply.slot.closes = True
+            self._end_body(body)
+            self._ending = True
+            self._outbox.close_after_last()
+            return len(data)
         return at
 
-    def _end_body(self, sink: Sink) -> None:
-        assert self._reply is not None
-        self._ending = self._draining or not self._reply.request.keep_alive
-        self._reply.slot.closes |= self._draining
-        self._sink = self._chunks = self._reply = self._pace = None
-        sink.finish()
+    def _end_body(self, body: ArrivingBody) -> None:
+        self._ending = self._draining or not body.reply.request.keep_alive
+        body.reply.slot.closes |= self._draining
+        self._body = None
+        self._deadlines.body_ends()
+        body.sink.finish()
 
     def _end_requests(self) -> None:
         """Forget the request that is cut short, answer the others, and close."""
-        cut = self._reply
+        cut = self._body
         self._abort_body()
-        if cut is not None and cut.slot.items is None:
-            self._outbox.withdraw(cut.slot)
+        if cut is not None and cut.reply.slot.items is None:
+            self._outbox.withdraw(cut.reply.slot)
         self._ending = True
         self._outbox.close_after_last()
 
     def _abort_body(self) -> None:
-        sink, self._sink = self._sink, None
-        self._chunks = self._reply = self._pace = None
-        if sink is not None:
-            sink.abort()
+        body, self._body = self._body, None
+        self._deadlines.body_ends()
+        if body is not None:
+            body.sink.abort()
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -410,7 +353,7 @@ class Channel(Protocol):
 
     def _finished(self) -> None:
         """Close our half, then wait a little for the peer to close its own."""
-        if self._lingering is not None:
+        if self._lingering.begun:
             return
         self._ending = True
         transport = self.transport
@@ -418,12 +361,5 @@ class Channel(Protocol):
         transport.unregisterProducer()  # type: ignore[attr-defined]
         if self._peer_is_done:
             transport.loseConnection()
-            return
-        try:
-            transport.getHandle().shutdown(socket.SHUT_WR)  # type: ignore[attr-defined]
-        except OSError:
-            transport.abortConnection()  # type: ignore[attr-defined]
-            return
-        transport.resumeProducing()  # type: ignore[attr-defined]
-        self._linger_until = self._clock.seconds() + self._linger_max_s
-        self._lingering = self._clock.callLater(LINGER_S, transport.abortConnection)  # type: ignore[attr-defined]
+        else:
+            self._lingering.begin(transport)  # type: ignore[arg-type]

@@ -14,6 +14,8 @@ from enum import Enum
 _TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _RANGE = re.compile(rb"bytes=[ \t]*([0-9]{0,19})-([0-9]{0,19})[ \t]*", re.IGNORECASE)
 
+_CONDITIONS = frozenset({b"if-match", b"if-unmodified-since", b"if-none-match", b"if-modified-since"})
+
 Headers = Mapping[bytes, bytes]
 
 
@@ -44,6 +46,8 @@ class Unsatisfiable(Exception):
 
 def decide(headers: Headers, version: Version) -> Decision:
     """Return what the conditions in the *headers* of a GET or HEAD come to for a file of *version*."""
+    if headers.keys().isdisjoint(_CONDITIONS):
+        return Decision.PROCEED
     if (tags := headers.get(b"if-match")) is not None:
         if not _has(tags, version, weakly=False):
             return Decision.FAILED

@@ -11,6 +11,8 @@ from granum.wire.digest import HEADER, Digest, parse_header, parse_standard_head
 from granum.wire.errors import DigestMismatch
 
 _OWN = HEADER.encode()
+_STANDARD = (b"content-digest", b"repr-digest")
+_ALL = frozenset({_OWN, *_STANDARD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,10 @@ def read_expected(headers: Mapping[bytes, bytes], *, coded: bool) -> Expected:
 
     *coded* when the file is not the body itself: a digest of the one then says nothing about the other.
     """
-    own = headers.get(_OWN)
-    standard = [headers[name] for name in (b"content-digest", b"repr-digest") if name in headers]
-    if own is None and not standard:
+    if headers.keys().isdisjoint(_ALL):
         return NOTHING
+    own = headers.get(_OWN)
+    standard = [headers[name] for name in _STANDARD if name in headers]
     file = tuple(parse_header(own.decode("latin-1"))) if own is not None else ()
     body = tuple(digest for text in standard for digest in parse_standard_header(text.decode("latin-1")))
     return Expected(body, file if coded else file + body)

@@ -119,11 +119,31 @@ class Endpoints:
         page.gauge("disk_free_bytes", "Free for the node on the file system of the store.", room.free_bytes)
         page.gauge("disk_size_bytes", "Size of the file system of the store.", room.total_bytes)
         page.histograms("fsync_duration_seconds", "Syncs of files and directories.", [({}, meters.syncs)])
+        page.gauge("indexed_entries", "Entries that are kept for listings.", self.store.tree.index.entries)
         page.counter("put_conflicts_total", "Puts refused because the name is taken.", conflicts)
+        self._add_scrub(page)
         page.gauge("draining", "1 while the node is being drained.", int(self.states.draining))
         page.gauge("writable", "1 while puts are taken.", int(state is State.SERVING))
         page.histograms("reactor_lag_seconds", "How late the node's loop was, sampled.", [({}, meters.lag)])
         return page
+
+    def _add_scrub(self, page: Exposition) -> None:
+        page.gauge("quarantined_files", "Files that are not what was put, out of the way.", len(self.store.quarantine))
+        page.counter("digest_log_dropped_total", "Files without a record in the digest log.", self.store.log.dropped)
+        scrub = self.store.scrubbing
+        if scrub is None:
+            return
+        found = scrub.found
+        page.counter("scrubbed_bytes_total", "Bytes read in search of damage.", found.bytes)
+        page.counter("scrubbed_files_total", "Files read in search of damage.", found.files)
+        states = {"damaged": found.damaged, "attribute_lost": found.bare, "unreadable": found.unreadable}
+        page.counters(
+            "scrub_found_total", "Files found not to be good.", [({"state": each}, n) for each, n in states.items()]
+        )
+        page.counter("scrub_cycles_total", "Complete readings of the store, over all its lives.", scrub.progress.cycles)
+        age_s = scrub.age_s
+        if age_s is not None:
+            page.gauge("scrub_age_seconds", "Since the last complete reading, while the node ran.", age_s)
 
 
 def _is_loopback(peer: str) -> bool:

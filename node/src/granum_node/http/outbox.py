@@ -9,7 +9,7 @@ outbox is the transport's pull producer for the life of the connection, so the r
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol as TypingProtocol
 
@@ -215,6 +215,8 @@ class Outbox:
             self.files -= 1
             self._ready.popleft()
             return True
+        if len(self._ready) == 1:
+            return self._sent((first,), handle.sendmsg((first,)))
         pieces: list[bytes | memoryview] = []
         flags = 0
         for item in self._ready:
@@ -224,7 +226,10 @@ class Outbox:
             pieces.append(item)
             if len(pieces) == PIECES_MAX:
                 break
-        sent = handle.sendmsg(pieces, (), flags)
+        return self._sent(pieces, handle.sendmsg(pieces, (), flags))
+
+    def _sent(self, pieces: Sequence[bytes | memoryview], sent: int) -> bool:
+        """Take *sent* bytes off the *pieces* at the front of the queue; False when that is not all of them."""
         self.sent_bytes += sent
         self.queued_bytes -= sent
         for piece in pieces:

@@ -2,21 +2,23 @@
 
 import os
 from email.utils import formatdate
+from functools import lru_cache, partial
 
 from granum.wire.digest import HEADER, Digest
-from granum.wire.errors import GranumError, IsADirectory, PreconditionFailed
-from granum.wire.listing import encode_listing
+from granum.wire.errors import GranumError, IsADirectory, NotStored, PreconditionFailed
 from granum.wire.paths import ClusterPath, Target
 from granum_node.http.conditions import Decision, Unsatisfiable, Version, decide, select
 from granum_node.http.pool import Pool
 from granum_node.http.reply import Reply
 from granum_node.storage.digest import recorded
+from granum_node.storage.directory import Listed
 from granum_node.storage.store import Store
 from granum_node.storage.tree import mapped
 
 # By extension, as PYME answers them; no type that a browser would run as a page of this origin.
 _TYPES = {"json": "application/json", "txt": "text/plain", "log": "text/plain", "csv": "text/csv"}
 _TYPE_OF_THE_REST = "application/octet-stream"
+DATES_KEPT = 1024  # many frames are stored in one second, and read one behind the other
 _LAST_SECOND = 253_402_300_799  # of the year 9999; what a file system says beyond it, HTTP has no date for
 
 
@@ -38,6 +40,9 @@ class Reader:
         except IsADirectory:
             reply.send(301, {"Location": path.target(directory=True)})
             return
+        except NotStored:
+            self._store.quarantine.check(path)
+            raise
         try:
             with mapped(path):
                 digest = recorded(fd)
@@ -47,10 +52,20 @@ class Reader:
         _answer(reply, path, fd, status, digest)
 
     def _list(self, reply: Reply, path: ClusterPath) -> None:
-        def answer(body: bytes) -> None:
-            reply.send(200, {"Content-Type": "application/json; charset=utf-8"}, body)
+        self._pool.run(lambda: self._store.listing(path), partial(_answer_listing, reply, path), reply.refuse)
 
-        self._pool.run(lambda: encode_listing(self._store.listing(path)), answer, reply.refuse)
+
+def _answer_listing(reply: Reply, path: ClusterPath, listed: Listed) -> None:
+    """Answer with *listed*, unless the client has it already; a listing has no date, so conditions of time do not count."""
+    asked = {name: tags for name, tags in reply.request.headers.items() if name in {b"if-match", b"if-none-match"}}
+    headers = {"ETag": listed.tag}
+    match decide(asked, Version(listed.tag.encode(), 0)):
+        case Decision.FAILED:
+            reply.refuse(PreconditionFailed(f"{path} is not what the request made its condition"))
+        case Decision.NOT_MODIFIED:
+            reply.send_not_modified(headers)
+        case Decision.PROCEED:
+            reply.send(200, headers | {"Content-Type": "application/json; charset=utf-8"}, listed.body)
 
 
 def _answer(reply: Reply, path: ClusterPath, fd: int, status: os.stat_result, digest: Digest | None) -> None:
@@ -59,7 +74,7 @@ def _answer(reply: Reply, path: ClusterPath, fd: int, status: os.stat_result, di
     tag = digest.entity_tag if digest is not None else f'W/"{status.st_size:x}-{status.st_mtime_ns:x}"'
     version = Version(tag.encode(), modified)
     size = status.st_size
-    headers = {"ETag": tag, "Last-Modified": formatdate(modified, usegmt=True)}
+    headers = {"ETag": tag, "Last-Modified": _date(modified)}
     if digest is not None:
         headers[HEADER.title()] = digest.member
     asked = reply.request.headers
@@ -77,7 +92,7 @@ def _answer(reply: Reply, path: ClusterPath, fd: int, status: os.stat_result, di
         "X-Content-Type-Options": "nosniff",
     }
     try:
-        part = select(asked, version, size) if reply.request.verb == "GET" else None
+        part = select(asked, version, size) if b"range" in asked and reply.request.verb == "GET" else None
     except Unsatisfiable:
         os.close(fd)
         more = {"Content-Range": f"bytes */{size}", "Content-Type": "text/plain; charset=utf-8"}
@@ -89,6 +104,11 @@ def _answer(reply: Reply, path: ClusterPath, fd: int, status: os.stat_result, di
         start, length = part
         headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{size}"
         reply.send_file(fd, length, headers, start=start, status=206)
+
+
+@lru_cache(DATES_KEPT)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 def content_type(name: str) -> str:

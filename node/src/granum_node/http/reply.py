@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 
+from granum.wire.errors import WORD, word_of
 from granum_node.http.errors import status_and_text
 from granum_node.http.outbox import FilePart, Item, Slot
 from granum_node.http.parser import Request
 
 INLINE_BYTES_MAX = 32 * 1024  # a smaller file is read and sent with its head; opening a sendfile for it costs more
-RETRY_AFTER_S = 5  # what a 503 proposes: long enough to matter, short enough for a drain or a burst to be over
+RETRY_AFTER_S = 5  # what a 503 or 429 proposes: long enough to matter, short enough for a drain or a burst to be over
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _STATUS_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n" for status in HTTPStatus}
@@ -53,6 +54,7 @@ class Reply:
     heads: HeadMaker
     count: Callable[[str, int], None]  # told verb and status of every answer
     peer: str = ""  # the address of who asks
+    is_whole: bool = False  # the body of the request has arrived, all of it, with the head
 
     @property
     def _closes(self) -> bool:
@@ -61,7 +63,12 @@ class Reply:
     def send(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
         """Answer with *body*; a HEAD request gets the head that says its length."""
         head = self.heads.head(status, len(body), headers, closes=self._closes)
-        self._fill(status, [head if self.request.verb == "HEAD" else head + body])
+        if self.request.verb == "HEAD":
+            self._fill(status, [head])
+        elif len(body) > INLINE_BYTES_MAX:  # a listing of megabytes: the outbox sends both at once, without a copy
+            self._fill(status, [head, body])
+        else:
+            self._fill(status, [head + body])
 
     def send_file(self, fd: int, size: int, headers: Mapping[str, str], *, start: int = 0, status: int = 200) -> None:
         """Answer with *size* bytes of the file *fd* from *start* on; it is closed when they have left."""
@@ -88,7 +95,10 @@ class Reply:
         """Answer with the status and the sentence of *error*; *closes* when the end of the request is unknown."""
         self.slot.closes = self.slot.closes or closes
         status, text = status_and_text(error)
-        more = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
+        more = {"Retry-After": str(RETRY_AFTER_S)} if status in {429, 503} else {}
+        word = word_of(error)
+        if word:
+            more[WORD.title()] = word
         headers = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
         self.send(status, headers | more, text)
 

@@ -59,6 +59,8 @@ def status_body(
                 "failure": None if publisher.failure is None else str(publisher.failure),
                 "uptime_s": round(uptime_s, 3),
                 "requests": requests,
+                "quarantined": len(store.quarantine),
+                "scrub": None if store.scrubbing is None else store.scrubbing.report(),
             },
         }
     ).encode()

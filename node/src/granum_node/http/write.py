@@ -9,8 +9,8 @@ exclusive link at the end: of any number of puts of one name, one wins.
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from granum.wire.digest import HEADER, SHA256, Digest
 from granum.wire.errors import (
@@ -20,6 +20,7 @@ from granum.wire.errors import (
     GranumError,
     LengthRequired,
     NoSpace,
+    OverQuota,
     PreconditionFailed,
     UnsupportedCoding,
     UnsupportedVerb,
@@ -58,9 +59,13 @@ class Writer:
         """Return the sink for the body of a PUT to *target*; raise GranumError to refuse it."""
         path = target.path
         self._states.check_put()
+        try:
+            self._store.quarantine.check_put(path)
+        except AlreadyStored as error:
+            raise PreconditionFailed(str(error)) if _is_exclusive(reply.request.headers) else error from None
         if target.slash or not path.parts:
             self._space.admit(path, 0).settle(stored=False)
-            self._publisher.make_directory(path, lambda error: self._answer(Put(reply, path), None, error))
+            self._publisher.make_directory(path, partial(self._made, Put(reply, path)))
             return None
         if target.query.startswith("MirrorSource="):
             # Storing the empty body of such a request under the name of the file it asks for would be worse than this.
@@ -70,7 +75,9 @@ class Writer:
             raise LengthRequired
         gzip = _is_gzip(request.headers.get(b"content-encoding", b"identity"))
         put = Put(reply, path, read_expected(request.headers, coded=gzip), _is_exclusive(request.headers))
-        if self._store.tree.is_taken(path):
+        # What has arrived whole costs less to refuse at the link, which decides anyway, than to look for first.
+        looks = not reply.is_whole or bool(put.expected) or b"if-match" in request.headers
+        if looks and self._store.tree.is_taken(path):
             if put.expected.file:
                 self._compare(put, put.expected.file)  # decided without the body, which is dropped
                 return None
@@ -79,13 +86,25 @@ class Writer:
             # What a coded body comes to is known when it has arrived; it loses the link then.
         elif b"if-match" in request.headers:
             raise PreconditionFailed(f"{path} is not stored on this node")
-        claim = self._space.admit(path, request.length or 0)
+        try:
+            claim = self._space.admit(path, request.length or 0, reply.peer)
+        except GranumError:
+            if not looks and self._store.tree.is_taken(path):  # that it is stored already is the better answer
+                raise put.refusal() from None
+            raise
         return Upload(self._store, self._publisher, put, claim, partial(self._published, put), gzip=gzip)
+
+    def _made(self, put: "Put", error: Exception | None) -> None:
+        if error is None:
+            self._store.log.touched = True
+        self._answer(put, None, error)
 
     def _published(self, put: "Put", file: SpooledFile, error: Exception | None) -> None:
         if isinstance(error, AlreadyStored) and put.expected and file.digest is not None:
             self._compare(put, (file.digest,))
         else:
+            if error is None:
+                self._store.published(put.path, file)
             self._answer(put, file.recorded, error)
 
     def _compare(self, put: "Put", digests: tuple[Digest, ...]) -> None:
@@ -107,8 +126,7 @@ class Writer:
             put.reply.refuse(put.refusal() if isinstance(error, AlreadyStored) else error)
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(NamedTuple):
     """One put: its *reply*, what it names, the digests that it *expected*, and whether it is *exclusive*: If-None-Match: *."""
 
     reply: Reply
@@ -168,7 +186,7 @@ class Upload:
                     self._file.write(decoded)
                     self._claim.arrived(self._file.size)
                     check_expansion(self._coded, self._file.size, BODY_BYTES_MAX)
-        except (BadRequest, NoSpace) as error:
+        except (BadRequest, NoSpace, OverQuota) as error:
             self._fail(error)
         except OSError as error:
             self._fail(error_of(error, self._path))

@@ -9,6 +9,7 @@ import errno
 import itertools
 import os
 from contextlib import suppress
+from functools import partial
 
 from granum.wire.digest import XXH3, Digest
 from granum.wire.errors import AlreadyStored, StoreUnusable
@@ -84,17 +85,17 @@ class SpooledFile:
                 self.seal()
                 directory = tree.make_directories(path.parent)
                 try:
-                    self.link_under(directory, path)
+                    self.link_under(tree, directory, path)
                 finally:
                     os.close(directory)
         finally:
             self.discard()
 
-    def link_under(self, directory: int, path: ClusterPath) -> None:
+    def link_under(self, tree: Tree, directory: int, path: ClusterPath) -> None:
         """Give the file the name *path*, whose parent is open as *directory*; raise AlreadyStored when it is taken."""
         with mapped(path, below=True):
             try:
-                self.link(directory, path.name)
+                tree.index.add(directory, path.name, self.size, partial(self.link, directory, path.name))
             except FileExistsError:
                 raise AlreadyStored(f"{path} is already stored on this node") from None
 

@@ -8,18 +8,25 @@ without them has succeeded.
 import fcntl
 import os
 import uuid
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from granum.wire.digest import Digest
+from granum.wire.digest import XXH3, Digest
 from granum.wire.errors import IsADirectory, NotStored, StoreLocked, StoreUnusable
-from granum.wire.listing import Entry
+from granum.wire.listing import Flags, encode_entry
 from granum.wire.paths import HIDDEN_NAME, ClusterPath
-from granum_node.storage.digest import is_same, recorded
-from granum_node.storage.listing import read_listing
+from granum_node.storage.digest import is_same, new_hasher, recorded
+from granum_node.storage.digestlog import DigestLog
+from granum_node.storage.directory import Listed
+from granum_node.storage.kernel import sync_file_system
+from granum_node.storage.quarantine import Quarantine
+from granum_node.storage.recovery import CLOSED, Recovered, recover, set_mark
+from granum_node.storage.scrub import Scrub
 from granum_node.storage.space import Room
 from granum_node.storage.spool import SpooledFile, keeps_attributes, probe
 from granum_node.storage.tree import Tree, mapped
+from granum_node.storage.verify import Verdict
 
 STATE_MODE = 0o700
 NODE_ID_FILE = "node-id"
@@ -40,11 +47,16 @@ class Store:
     directory: str
     node_id: str
     tree: Tree
+    log: DigestLog
+    quarantine: Quarantine
     _root: int
+    _state: int
     _lock: int
     _spool: int
     _named_spool: bool
-    records: bool  # whether each file's digest is computed as it arrives, and kept beside it
+    _hashes: bool  # whether each file's digest is computed as it arrives
+    records: bool  # and can be kept beside it
+    scrubbing: Scrub | None = None
 
     @classmethod
     def open(cls, directory: str, *, digests: bool = True) -> "Store":
@@ -65,7 +77,11 @@ class Store:
             descriptors.append(spool)
             named = probe(spool)
             records = digests and keeps_attributes(spool, named=named)
-            store = cls(directory, _node_id(state), Tree(root), root, lock, spool, named, records)
+            node_id = _node_id(state)
+            tree = Tree(root)
+            quarantine = Quarantine(tree, state)
+            log = DigestLog(state)
+            store = cls(directory, node_id, tree, log, quarantine, root, state, lock, spool, named, digests, records)
         except BaseException as error:
             for fd in descriptors:
                 os.close(fd)
@@ -75,12 +91,42 @@ class Store:
                     "it and what is in it must belong to the node's user"
                 ) from error
             raise
-        os.close(state)
         return store
+
+    def recover(self, *, relaxed: bool) -> Recovered:
+        """See to it that nothing torn is served; *relaxed*: how it is used from now on. To be called before; may take long.
+
+        Raises StoreUnusable when the disk fails; the store is closed then.
+        """
+        try:
+            self.quarantine.finish()
+            return recover(self._root, self._state, self.quarantine, relaxed=relaxed)
+        except OSError as error:
+            self.close()
+            raise StoreUnusable(f"the store {self.directory} cannot be checked: {error.strerror}") from error
+
+    def sync(self) -> None:
+        """Have the disk write everything; raise OSError when it could not. May take long."""
+        sync_file_system(self._root)
+
+    def mark_closed(self) -> None:
+        """Say that everything which was published relaxed is on the disk; raise OSError when that cannot be said."""
+        set_mark(self._state, CLOSED)
+
+    def scrub(self, cycle_s: float, tell: Callable[[Verdict], None]) -> Scrub:
+        """Return a scrub of this store, a cycle each *cycle_s*, that will *tell*, in its own thread, what is not good."""
+        self.scrubbing = Scrub(
+            self._root, self._state, self.log, self.quarantine, cycle_s, lambda: self.room().used_bytes, tell
+        )
+        return self.scrubbing
 
     def spool(self, *, hashed: bool = False) -> SpooledFile:
         """Return a new spooled file, *hashed* at any rate; raise OSError when the disk cannot give one."""
-        return SpooledFile(self._spool, named=self._named_spool, hashed=hashed, records=self.records)
+        return SpooledFile(self._spool, named=self._named_spool, hashed=hashed or self._hashes, records=self.records)
+
+    def published(self, path: ClusterPath, file: SpooledFile) -> None:
+        """Take note, for the digest log, that *file* was published as *path*."""
+        self.log.add(path, file.recorded or file.digest, file.size)
 
     def compare(self, path: ClusterPath, digests: tuple[Digest, ...]) -> Found:
         """Compare what is stored as *path* with *digests*; may take as long as reading it."""
@@ -94,9 +140,19 @@ class Store:
         finally:
             os.close(fd)
 
-    def listing(self, path: ClusterPath) -> list[Entry]:
-        """Return the entries of the directory *path*; may take long."""
-        return read_listing(self.tree, path)
+    def listing(self, path: ClusterPath) -> Listed:
+        """Return the listing of the directory *path*, files in quarantine included, since their names are taken.
+
+        Raises NotStored when there is none. May take long.
+        """
+        fd = self.tree.open_directory(path)
+        try:
+            with mapped(path):
+                listed = self.tree.index.listing(fd, top=not path.parts)
+        finally:
+            os.close(fd)
+        held = self.quarantine.below(path)
+        return _with_files(listed, held) if held else listed
 
     def room(self) -> Room:
         """Return a reading of the file system."""
@@ -112,8 +168,17 @@ class Store:
 
     def close(self) -> None:
         """Let go of the store; another node may open it."""
-        for fd in (self._spool, self._root, self._lock):
+        for fd in (self._spool, self._root, self._state, self._lock):
             os.close(fd)
+
+
+def _with_files(listed: Listed, sizes: Mapping[str, int]) -> Listed:
+    """Return *listed* with the files *sizes*; one that is there already, placed by hand since, stands behind them and counts."""
+    more = ",".join(encode_entry(name, Flags.FILE, size) for name, size in sorted(sizes.items())).encode()
+    body = b"{" + more + (b"}" if listed.body == b"{}" else b"," + listed.body[1:])
+    hasher = new_hasher(XXH3)
+    hasher.update(body)
+    return Listed(body, Digest(XXH3, hasher.hexdigest()).entity_tag)
 
 
 def check_directory(directory: str) -> None:

@@ -9,8 +9,10 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache, partial
+from types import TracebackType
 
 from granum.wire.errors import (
     AlreadyStored,
@@ -25,6 +27,7 @@ from granum.wire.errors import (
     StoreUnusable,
 )
 from granum.wire.paths import ClusterPath
+from granum_node.storage.index import Index
 
 DIRECTORY_MODE = 0o770  # less the umask; the service runs with 0027
 
@@ -45,9 +48,17 @@ _RESOLVE = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+_OPEN_HOW_BYTES = ctypes.sizeof(_OpenHow)
+_syscall = _libc.syscall
+
+
+@lru_cache  # the kernel only reads it, so all calls with the same flags share one; making it costs as much as the call
+def _how(flags: int) -> object:
+    return ctypes.byref(_OpenHow(flags, 0, _RESOLVE))
+
+
 def _openat2(root: int, relative: str, flags: int) -> int:
-    how = _OpenHow(flags, 0, _RESOLVE)
-    fd: int = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(relative), ctypes.byref(how), ctypes.sizeof(how))
+    fd: int = _syscall(_SYS_OPENAT2, root, os.fsencode(relative), _how(flags), _OPEN_HOW_BYTES)
     if fd < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), relative)
@@ -88,14 +99,17 @@ class Tree:
         """Use *opener* to resolve paths, by default the best that the kernel has."""
         self._root = root
         self._open = opener or choose_opener(root)
+        self.index = Index()  # is told of every name that is added, by those who add it
 
     def open_file(self, path: ClusterPath) -> tuple[int, os.stat_result]:
         """Return a descriptor and the status of the regular file *path*.
 
         Raises IsADirectory for a directory and NotStored for everything that is neither, links included.
         """
-        with mapped(path):
+        try:
             fd = self._open(self._root, path.relative, _OPEN_FILE)
+        except OSError as error:
+            raise error_of(error, path) from error
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
             return fd, status
@@ -134,7 +148,7 @@ class Tree:
         try:
             with mapped(path, below=True):
                 with suppress(FileExistsError):  # another put was first, or it is a file, which the next call tells
-                    os.mkdir(path.name, DIRECTORY_MODE, dir_fd=parent)
+                    self._make_directory(parent, path.name)
                 return os.open(path.name, _OPEN_DIRECTORY, dir_fd=parent)
         finally:
             os.close(parent)
@@ -144,22 +158,38 @@ class Tree:
         with mapped(path, below=True):
             parent = self.make_directories(path.parent)
             try:
-                os.mkdir(path.name or ".", DIRECTORY_MODE, dir_fd=parent)
-            except FileExistsError:
-                raise AlreadyStored(f"{path} is already stored on this node") from None
+                self.make_new_directory_under(parent, path)
             finally:
                 os.close(parent)
 
+    def make_new_directory_under(self, parent: int, path: ClusterPath) -> None:
+        """Make the directory *path*, whose parent is open as *parent*; raise AlreadyStored when the name is taken."""
+        with mapped(path, below=True):
+            try:
+                self._make_directory(parent, path.name or ".")
+            except FileExistsError:
+                raise AlreadyStored(f"{path} is already stored on this node") from None
 
-@contextmanager
-def mapped(path: ClusterPath, *, below: bool = False) -> Iterator[None]:
-    """Turn an OSError about *path* into the family; *below* for work that needs its parents to be directories."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, GranumError):
-            raise
-        raise error_of(error, path, below=below) from error
+    def _make_directory(self, parent: int, name: str) -> None:
+        self.index.add(parent, name, None, partial(os.mkdir, name, DIRECTORY_MODE, dir_fd=parent))
+
+
+class mapped:  # noqa: N801 - reads as what it does; a generator would cost each put and get some microseconds
+    """Turns an OSError about *path* into the family; *below* for work that needs its parents to be directories."""
+
+    __slots__ = ("_below", "_path")
+
+    def __init__(self, path: ClusterPath, *, below: bool = False) -> None:
+        self._path = path
+        self._below = below
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Raise what *error* means for the path, if it is an OSError."""
+        if isinstance(error, OSError) and not isinstance(error, GranumError):
+            raise error_of(error, self._path, below=self._below) from error
 
 
 def error_of(error: OSError, path: ClusterPath, *, below: bool = False) -> GranumError:
