@@ -108,6 +108,7 @@ def test_every_header_comes_back(header: pzf.Header) -> None:
         ("shape", (3, 4, 0)),
         ("shape", (2**32, 0, 1)),
         ("shape", (32_768, 16_384, 2)),  # 2 GiB of u2
+        ("shape", (0, 2**31, 2**31)),  # no bytes at all, and no array
     ],
 )
 def test_what_no_header_can_hold_is_not_packed(field: str, value: Any) -> None:
@@ -127,6 +128,7 @@ def test_what_no_header_can_hold_is_not_packed(field: str, value: Any) -> None:
         (changed(28, u4(0)), "depth"),
         (changed(20, u4(2**31, 2**31, 2**31)), "limit"),
         (changed(20, u4(32_768, 16_384, 2)), "limit"),
+        (changed(20, u4(0, 2**31, 2**31)), "no array is that long"),
         (changed(48, u4(63)), "begin at byte"),
         (changed(48, u4(89)), "begin at byte"),
         (EXAMPLE[:63], "64 bytes"),

@@ -76,6 +76,11 @@ class Header:
         return prod(self.shape) * _SAMPLE_BYTES[self.dtype]
 
     @property
+    def extent(self) -> int:
+        """Number of samples if no side were empty: an array without samples cannot have sides of any length either."""
+        return prod(max(side, 1) for side in self.shape)
+
+    @property
     def payload_bytes(self) -> int:
         """Size of the payload once decompressed, in bytes: that of the frame, or one for each quantised sample."""
         return self.frame_bytes if self.quantisation == "none" else prod(self.shape)
@@ -91,6 +96,7 @@ class Header:
             ("height", height, 0, 2**32 - 1),
             ("depth", depth, 1, 2**32 - 1),
             ("size in bytes", self.frame_bytes, 0, FRAME_BYTES_MAX),
+            ("extent", self.extent, 0, FRAME_BYTES_MAX),
             ("frame number", self.frame_number, 0, 2**32 - 1),
             ("sequence id", self.sequence_id, -(2**63), 2**63 - 1),
             ("timestamp", self.timestamp, 0, 2**64 - 1),
@@ -151,6 +157,10 @@ def parse_header(data: Bytes) -> Header:
     )
     if header.frame_bytes > FRAME_BYTES_MAX:
         raise BadFrame(f"the header promises {header.frame_bytes:,} bytes of samples; the limit is {FRAME_BYTES_MAX:,}")
+    if header.extent > FRAME_BYTES_MAX:
+        raise BadFrame(
+            f"the header promises a frame of {width:,} x {height:,} x {depth:,} samples; no array is that long"
+        )
     return header
 
 
