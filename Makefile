@@ -12,7 +12,7 @@ REFUSE_OLD_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("setup:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo test coverage bench bench-node check check-docs scoreboard scoreboard-long lock format ci clean
+.PHONY: help setup demo test coverage bench bench-node check check-docs fuzz scoreboard scoreboard-long lock format ci clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name does; do printf 'make %-16s%s\n' "$$name" "$$does"; done
@@ -50,6 +50,10 @@ check: setup  ## style, types, imports, lock, neutrality, and what the documents
 check-docs: setup  ## run the commands and snippets of the documents, follow their links
 	@$(BIN)/python -m tools.check_docs
 
+FUZZ_SECONDS := 60
+fuzz: setup  ## look for bytes that the readers of requests, listings and frames do not withstand; FUZZ_SECONDS for each
+	@$(BIN)/python -m integration.fuzz.run --seconds $(FUZZ_SECONDS)
+
 scoreboard: setup  ## the promises under faults, in minutes; rows that cannot run say why (ROWS=R1,R3 for some)
 	@$(BIN)/python -m integration.scoreboard $(if $(ROWS),--rows $(ROWS))
 
@@ -62,10 +66,11 @@ lock: setup  ## solve requirements/lock.txt again; ARGS=--upgrade moves every pi
 format: setup  ## let ruff format the code and mend what it can
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-ci: setup  ## what .ci/run calls: check, test, demo, with the time of each
-	@for step in check test demo; do \
+ci: FUZZ_SECONDS := 15
+ci: setup  ## what .ci/run calls: check, fuzz (shortly), test, demo, with the time of each
+	@for step in check fuzz test demo; do \
 	  echo "ci: $$step"; start=$$(date +%s); \
-	  $(MAKE) $$step || { echo "ci: $$step FAILED after $$(( $$(date +%s) - start )) s" >&2; exit 1; }; \
+	  $(MAKE) $$step FUZZ_SECONDS=$(FUZZ_SECONDS) || { echo "ci: $$step FAILED after $$(( $$(date +%s) - start )) s" >&2; exit 1; }; \
 	  echo "ci: $$step passed in $$(( $$(date +%s) - start )) s"; \
 	done
 

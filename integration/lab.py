@@ -85,7 +85,7 @@ class NodeProcess(AbstractContextManager["NodeProcess"]):
             start_new_session=True,  # Ctrl-C reaches the program that uses the lab, which then ends the nodes in order
         )
         try:
-            found = _SERVES.match(_first_line(self._process, START_S))
+            found = _SERVES.match(first_line(self._process, START_S))
         except BaseException:  # Ctrl-C while it starts: nobody else would end it
             self.kill()
             raise
@@ -158,7 +158,7 @@ class ProcessLab(AbstractContextManager["ProcessLab"]):
         self._running.close()
 
 
-def _first_line(process: "subprocess.Popen[str]", timeout_s: float) -> str:
+def first_line(process: "subprocess.Popen[str]", timeout_s: float) -> str:
     """Return the first line that *process* prints, or '' when it ends or stays silent for *timeout_s*."""
     assert process.stdout is not None
     deadline = time.monotonic() + timeout_s

@@ -1,4 +1,4 @@
-"""Check, without the network, that `requirements/lock.txt` is what `pyproject.toml` asks for.
+"""Check, without the network, that `requirements/lock.txt` and `fuzz.txt` are what `pyproject.toml` asks for.
 
 Every requirement must have its pin on every Python that granum supports, every pin its hashes, and no line may name an index.
 It does not solve anything: whether newer versions exist is the business of `make lock`.
@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 from tools import tree
 
 LOCK = os.path.join("requirements", "lock.txt")
+FUZZ_LOCK = os.path.join("requirements", "fuzz.txt")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 LOCKED_GROUPS = ("dev", "build")
 EXACT = re.compile(r"^[\w.-]+==[^\s,*;]+")
@@ -24,11 +25,13 @@ EXACT = re.compile(r"^[\w.-]+==[^\s,*;]+")
 def main() -> int:
     """Check the lock of this repository; the exit status."""
     with open(os.path.join(tree.ROOT, "pyproject.toml"), "rb") as file:
-        wanted = list(requirements(tomllib.load(file)))
-    with open(os.path.join(tree.ROOT, LOCK), encoding="utf-8") as file:
-        problems = list(complaints(wanted, file.read()))
+        pyproject = tomllib.load(file)
+    problems = []
+    for lock, wanted in ((LOCK, requirements(pyproject)), (FUZZ_LOCK, requirements_of_fuzzing(pyproject))):
+        with open(os.path.join(tree.ROOT, lock), encoding="utf-8") as file:
+            problems += [f"{lock}: {problem}" for problem in complaints(list(wanted), file.read())]
     for problem in problems:
-        print(f"{LOCK}: {problem}", file=sys.stderr)
+        print(problem, file=sys.stderr)
     if problems:
         print("lock: FAILED; run: make lock", file=sys.stderr)
     return 1 if problems else 0
@@ -43,6 +46,13 @@ def requirements(pyproject: dict[str, dict[str, object]]) -> Iterator[Requiremen
     for texts in [*lists, pyproject["build-system"]["requires"]]:
         assert isinstance(texts, list)
         yield from map(Requirement, texts)
+
+
+def requirements_of_fuzzing(pyproject: dict[str, dict[str, object]]) -> Iterator[Requirement]:
+    """Yield what `pyproject.toml` says that fuzzing needs."""
+    texts = pyproject["dependency-groups"]["fuzz"]
+    assert isinstance(texts, list)
+    yield from map(Requirement, texts)
 
 
 def complaints(wanted: list[Requirement], lock: str) -> Iterator[str]:
@@ -71,7 +81,12 @@ def holds(requirement: Requirement, python: str) -> bool:
     """Tell whether *requirement* counts on Linux with this *python*."""
     if requirement.marker is None:
         return True
-    linux = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
+    linux = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": "linux",
+        "platform_machine": "x86_64",
+    }
     return requirement.marker.evaluate(linux)
 
 

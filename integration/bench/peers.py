@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -82,9 +83,9 @@ class Peer(AbstractContextManager["Peer"]):
         assert self._process is not None, "the peer is not running"
         return _tree(self._process.pid)
 
+    @abstractmethod
     def start(self) -> None:
         """Start the server and wait until it answers; raise Absent when this machine lacks it."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """End the server and all it has started."""

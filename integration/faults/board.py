@@ -5,14 +5,23 @@ that passes shows that the check cannot fail, and counts the row as failed. A ro
 counts as passed. Rows are named 'R…' (reliability) or 'S…' (security); this module does not know what they do.
 """
 
+import functools
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 FAMILIES = {"R": "reliability", "S": "security"}
+
+# A container's root may have a program and not what it needs of the kernel; each of these shows it.
+TRIALS = {
+    "losetup": "losetup -f && unshare --mount --propagation unchanged true",
+    "fusermount3": "test -w /dev/fuse",
+    "strace": "strace -qq -o /dev/null true",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,7 @@ class Row:
     root: bool = False
     programs: tuple[str, ...] = ()
     long_only: bool = False
+    unless: Callable[[], str] = str  # says what else is in its way; '' for nothing
 
     @property
     def family(self) -> str:
@@ -76,7 +86,20 @@ class Row:
         if self.root and os.geteuid() != 0:
             return "it needs root"
         missing = [program for program in self.programs if shutil.which(program) is None]
-        return f"not installed: {', '.join(missing)}" if missing else ""
+        if missing:
+            return f"not installed: {', '.join(missing)}"
+        lacks = (_complaint(TRIALS[program]) for program in self.programs if program in TRIALS)
+        return next(filter(None, lacks), "") or self.unless()
+
+
+@functools.cache
+def _complaint(trial: str) -> str:
+    """Return why the shell command *trial* fails here, '' when it does not."""
+    done = subprocess.run(("sh", "-c", trial), capture_output=True, text=True, check=False)
+    if not done.returncode:
+        return ""
+    words = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    return f"this machine does not let it: '{trial}' says: {words}"
 
 
 ROWS: dict[str, Row] = {}
@@ -90,13 +113,14 @@ def row(
     root: bool = False,
     programs: Sequence[str] = (),
     long_only: bool = False,
+    unless: Callable[[], str] = str,
 ) -> Callable[[Check], Check]:
     """Register the decorated check as the row *name*; raise ValueError when there is one already."""
 
     def register(check: Check) -> Check:
         if name in ROWS or name[0] not in FAMILIES:
             raise ValueError(f"{name!r} is registered already, or belongs to no family")
-        ROWS[name] = Row(name, figure, check, control or {}, root, tuple(programs), long_only)
+        ROWS[name] = Row(name, figure, check, control or {}, root, tuple(programs), long_only, unless)
         return check
 
     return register

@@ -7,7 +7,6 @@ replaces itself. Its standard error is kept in a file and searched for traceback
 import functools
 import os
 import re
-import selectors
 import signal
 import subprocess
 import sys
@@ -18,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from integration.lab import START_S, STOP_S, first_line
+
 REPOSITORY = Path(__file__).parents[2]
-START_S = 30.0  # for a daemon to say where it serves; a second on an idle machine
-STOP_S = 20.0  # for a daemon to end after SIGTERM, its drain of 10 s included
 SPACE_RESERVE_BYTES = 1 << 20  # of stores on small images: the default reserve is larger than they are
 
 _SERVES = re.compile(r"granum-node \S+ serves .* at http://([0-9.]+):([0-9]+)")
@@ -100,6 +99,14 @@ class Daemon(AbstractContextManager["Daemon"]):
         """Its process id."""
         return self.process.pid
 
+    @property
+    def queued_s(self) -> float:
+        """How long its first thread has been ready to run while other programs had the processors; 0.0 if nobody counts."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+        except (OSError, IndexError):
+            return 0.0
+
     def launch(self) -> None:
         """Start the program without waiting for it; on the same port again after a restart."""
         self.root.mkdir(parents=True, exist_ok=True)
@@ -118,7 +125,7 @@ class Daemon(AbstractContextManager["Daemon"]):
     def start(self) -> Self:
         """Start the program and wait until it serves; raise RuntimeError with its last words when it does not."""
         self.launch()
-        line = _first_line(self.process, START_S)
+        line = first_line(self.process, START_S)
         found = _SERVES.match(line)
         if found is None:
             self.kill()
@@ -162,11 +169,3 @@ class Daemon(AbstractContextManager["Daemon"]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.kill()
-
-
-def _first_line(process: "subprocess.Popen[str]", timeout_s: float) -> str:
-    """Return the first line that *process* prints, or '' when it ends or stays silent for *timeout_s*."""
-    assert process.stdout is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        return process.stdout.readline() if selector.select(timeout_s) else ""

@@ -167,12 +167,8 @@ def no_room_for_a_name(bed: Bed) -> Outcome:
         wrong += sum(number for status, number in statuses.items() if status not in expected)
         wrong += not expected <= set(statuses)
         tracebacks += lines
-        figures.append(f"{name} {_shown(statuses)}")
+        figures.append(f"{name} {talk.shown(statuses)}")
     return Outcome(not wrong and not tracebacks, f"{'; '.join(figures)}; wrong {wrong}, tracebacks {tracebacks}")
-
-
-def _shown(statuses: Counter[int]) -> str:
-    return " ".join(f"{status}x{number}" for status, number in sorted(statuses.items()))
 
 
 def _statuses(daemon: Daemon, puts: list[tuple[str, int]]) -> Counter[int]:

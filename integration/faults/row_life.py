@@ -1,5 +1,6 @@
 """R39: a second daemon on one store, an end with a client that is stuck, and a file system that turns read-only."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from integration.faults.board import Bed, Outcome, row
 from integration.faults.daemon import Daemon, node
 from integration.faults.disks import Image, run
 from integration.faults.load import body_of
+from integration.faults.waiting import until
 
 EXIT_LOCKED = 75
 SECOND_S = 1.0
@@ -42,16 +44,25 @@ def ends_and_read_only(bed: Bed) -> Outcome:
 
 
 def _second(first: Daemon, bed: Bed) -> tuple[int | None, float]:
-    """Start another node on the store of *first*; return its exit status, None while it runs on, and how long it took."""
+    """Start another node on the store of *first*; return its exit status, None while it runs on, and how long it took.
+
+    What it waited for a processor that other programs had is not its own time and does not count.
+    """
     second = Daemon(node(), first.root, bed.directory / "second")
     began = time.monotonic()
     second.launch()
     try:
-        return second.process.wait(GIVE_UP_S), time.monotonic() - began
-    except subprocess.TimeoutExpired:
-        return None, GIVE_UP_S
+        if not until(lambda: _has_ended(second.pid), GIVE_UP_S):
+            return None, GIVE_UP_S
+        took = time.monotonic() - began - second.queued_s
+        return second.process.wait(GIVE_UP_S), took
     finally:
         second.kill()
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether the child *pid* has ended; the kernel still knows it afterwards."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 def _stop_with_stuck_client(daemon: Daemon) -> tuple[int | None, float]:

@@ -8,6 +8,7 @@ import json
 import socket
 import struct
 import urllib.parse
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -36,8 +37,11 @@ class Answer:
 class Line(AbstractContextManager["Line"]):
     """One persistent connection to *address*; every method raises one of UNANSWERED when no answer comes."""
 
-    def __init__(self, address: Address, answer_s: float = ANSWER_S) -> None:
-        self._http = http.client.HTTPConnection(*address, timeout=answer_s)
+    def __init__(self, address: Address, answer_s: float = ANSWER_S, source: str = "") -> None:
+        """Speak from the address *source* of this machine, '' for any."""
+        self._http = http.client.HTTPConnection(
+            *address, timeout=answer_s, source_address=(source, 0) if source else None
+        )
 
     def put(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
         """Put *body* as *path*."""
@@ -125,6 +129,11 @@ def first_line(address: Address, request: bytes, answer_s: float) -> bytes:
             return lines.readline()
     except OSError:
         return b""
+
+
+def shown(statuses: Counter[int]) -> str:
+    """Return how often each of *statuses* came, for a person."""
+    return " ".join(f"{status}x{number}" for status, number in sorted(statuses.items()))
 
 
 def quoted(path: str) -> str:

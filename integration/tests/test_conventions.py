@@ -23,16 +23,25 @@ WIRE = "client/src/granum/wire/"
 PURE = (
     WIRE,
     "client/src/granum/roster.py",
+    "client/src/granum/room.py",
     "client/src/granum/union.py",
+    "client/src/granum/locality.py",
     "client/src/granum/placement.py",
+    "client/src/granum/streaming/pending.py",
+    "client/src/granum/streaming/record.py",
     "client/src/granum/streaming/window.py",
     "node/src/granum_node/http/parser.py",
     "node/src/granum_node/http/gate.py",
     "node/src/granum_node/http/limits.py",
 )
 NODE_COMMAND = "node/src/granum_node/cli.py"
-# Dates are for people and for HTTP: the Date of a reply, the row of PYME's registry.
-WALL_CLOCKS = ("node/src/granum_node/http/reply.py", "node/src/granum_node/advertise.py")
+# Dates are for people and for HTTP: the Date of a reply, the row of PYME's registry. The index compares the stamps of a file
+# system, which are of the wall clock, with it: to know only how young they are, and for no timer.
+WALL_CLOCKS = (
+    "node/src/granum_node/http/reply.py",
+    "node/src/granum_node/advertise.py",
+    "node/src/granum_node/storage/index.py",
+)
 WALL_CLOCK_NAMES = {"time.time", "time.time_ns", "time.localtime", "datetime.now", "datetime.utcnow", "datetime.today"}
 # What decides without a socket, a clock, a disk or a die may not even import them.
 IMPURE = {

@@ -1,0 +1,1 @@
+"""Fuzzing of everything that reads bytes from strangers: the head of a request, chunks, listings, PZF files."""
