@@ -21,7 +21,7 @@ import pytest
 import granum
 from granum import blocking
 from granum.arrays.movies import open_movie
-from granum.wire.errors import BadMovie, NodeTimeout, NoNode, NotReceipted, Partial, WrongFrame
+from granum.wire.errors import BadMovie, NodeTimeout, NoNode, Partial, WrongFrame
 from integration.faults.waiting import pause, until
 from integration.lab import NodeProcess, ProcessLab
 
@@ -178,13 +178,13 @@ def test_a_node_that_dies_is_named_until_it_is_back_on_another_port(home: Path, 
 
 
 @pytest.mark.slow
-def test_every_frame_accepted_while_a_node_dies_is_receipted_or_named(lab: ProcessLab) -> None:
-    named = [kill_in_mid_stream(lab, trial) for trial in range(20)]
-    assert sum(map(bool, named)) >= 5, "too few kills struck a stream to prove anything"
+def test_every_frame_accepted_while_a_node_dies_is_receipted(lab: ProcessLab) -> None:
+    struck = [kill_in_mid_stream(lab, trial) for trial in range(20)]
+    assert sum(struck) >= 5, "too few kills struck a stream to prove anything"
 
 
-def kill_in_mid_stream(lab: ProcessLab, trial: int) -> int:
-    """Stream 120 frames, kill a node at a moment that *trial* seeds, hold the client to its word; return frames named."""
+def kill_in_mid_stream(lab: ProcessLab, trial: int) -> bool:
+    """Stream 120 frames, kill a node at a moment that *trial* seeds, hold the client to its word; tell whether it struck."""
     chance = random.Random(trial)
     victim = lab.nodes[chance.randrange(3)]
     directory = f"trial{trial}.pcs"
@@ -203,26 +203,21 @@ def kill_in_mid_stream(lab: ProcessLab, trial: int) -> int:
         for n in range(120):
             series.store_frame(n, image(n, (256, 256)))
         killed.result()
-        named: list[str] = []
-        try:
-            series.finalise()
-        except NotReceipted as error:
-            named = error.paths
+        summary = series.finalise()
         stored = on_disk(lab.nodes, directory)
-        frames = {f"frame{n:05d}.pzf" for n in range(120)}
-        lost = {name.rpartition("/")[2] for name in named}
-        assert len(lost) == len(named), f"trial {trial}: a frame is named twice"
-        assert frames - stored.keys() <= lost, f"trial {trial}: a frame is on no node and was not named"
-        assert {len(places) for places in stored.values()} == {1}, f"trial {trial}: a frame is on two nodes"
-        assert ("events.json" in stored) is not bool(lost), f"trial {trial}: complete, and not all there"
+        twice = {f"/{directory}/{name}" for name, places in stored.items() if len(places) > 1}
+        assert summary.puts == 120
+        assert {f"frame{n:05d}.pzf" for n in range(120)} <= stored.keys(), f"trial {trial}: a frame is on no node"
+        assert twice <= {str(moved.path) for moved in summary.moved}, f"trial {trial}: stored twice in silence"
     victim.start()
     with connected(lab, bypass=False) as cluster:
         back = cluster.series(directory)
-        assert back.complete is not bool(lost)
+        assert back.complete
+        assert not cluster.listdir(f"/{directory}").collisions, f"trial {trial}: two copies differ"
         for n in range(120):
-            if f"frame{n:05d}.pzf" not in lost:
-                assert np.array_equal(back.frame(n), image(n, (256, 256))), f"trial {trial}: frame {n}"
-    return len(lost)
+            assert np.array_equal(back.frame(n), image(n, (256, 256))), f"trial {trial}: frame {n}"
+    name = next(name for name in summary.per_node if name.endswith(computer_and_port(victim)))
+    return bool(summary.per_node[name] < 40)
 
 
 def test_a_frozen_node_costs_its_deadline_once_and_is_back_when_it_thaws(
@@ -246,9 +241,7 @@ def test_a_frozen_node_costs_its_deadline_once_and_is_back_when_it_thaws(
     assert until(lambda: not cluster.listdir("/").partial, 5)
 
 
-def test_a_stream_goes_on_when_a_node_freezes_and_names_what_it_took(
-    lab: ProcessLab, cluster: blocking.Cluster
-) -> None:
+def test_a_stream_goes_on_when_a_node_freezes_and_loses_nothing(lab: ProcessLab, cluster: blocking.Cluster) -> None:
     series = cluster.create_series("run")
     for n in range(30):
         series.store_frame(n, image(n))
@@ -259,19 +252,13 @@ def test_a_stream_goes_on_when_a_node_freezes_and_names_what_it_took(
         begun = time.monotonic()
         series.store_frame(n, image(n))
         longest = max(longest, time.monotonic() - begun)
-    with pytest.raises(NotReceipted) as caught:
-        series.finalise()
-    assert longest < 6.5
-    assert [str(cause) for cause in caught.value.causes.values()] == [
-        "the node took and sent nothing to speak of for 5 s"
-    ]
-    assert all(name.endswith(computer_and_port(lab.nodes[2])) for name in caught.value.causes)
-    assert len(caught.value.paths) == 64  # its window
+    summary = series.finalise()
+    assert longest < 5.5
+    assert summary.puts == 600
     lab.nodes[2].signal(signal.SIGCONT)
-    stored = on_disk(lab.nodes)
-    assert {f"/run.pcs/frame{n:05d}.pzf" for n in range(600)} - {f"/run.pcs/{name}" for name in stored} <= set(
-        caught.value.paths
-    )
+    assert {f"frame{n:05d}.pzf" for n in range(600)} <= on_disk(lab.nodes).keys()
+    back = cluster.series("run")
+    assert all(np.array_equal(back.frame(n), image(n)) for n in range(600))
 
 
 # -- who is there ------------------------------------------------------------------------------------------------------
@@ -302,8 +289,9 @@ def test_another_node_at_the_address_of_a_known_one_is_refused_by_name(lab: Proc
                 cluster.get("/f", nodes=[gone])
             for n in range(9):
                 series.store_frame(n, image(n))
-            with pytest.raises(NotReceipted, match=f"another node answers at .*: not {process.node_id} but"):
-                series.finalise()
+            summary = series.finalise()
+            taken = {name: number for name, number in summary.per_node.items() if number}
+            assert (summary.puts, len(taken)) == (9, 2)  # what the stranger took is receipted by those that were meant
 
 
 def test_of_two_files_of_one_name_every_client_reads_the_same_and_is_told(lab: ProcessLab) -> None:

@@ -17,10 +17,12 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
+from granum.request import was_sent
 from granum.roster import Node
 from granum.streaming.channel import Channel, connect
 from granum.streaming.window import Window
 from granum.testing import FakeNode
+from granum.wire.digest import Digest
 from granum.wire.errors import AlreadyStored, NodeError, NodeTimeout, NodeUnreachable, NoSpace
 from granum.wire.paths import ClusterPath
 
@@ -283,6 +285,37 @@ def test_the_end_is_told_behind_all_outcomes_with_its_cause() -> None:
     channel.put(ClusterPath(("a",)), [b"1"]).addErrback(lambda _: order.append("given back"))
     lose(channel)
     assert order == ["given back", "ended with NodeUnreachable"]
+
+
+def test_a_put_that_had_not_left_as_a_whole_is_known_not_to_be_stored() -> None:
+    wire = ScriptedWire([len(request("a", b"1")) + 10, BlockingIOError()])
+    channel = opened(wire)
+    outcomes = [outcome_of(channel.put(ClusterPath((name,)), [b"1"])) for name in "ab"]
+    wire.become_writable()
+    lose(channel)
+    assert [was_sent(outcome[0]) for outcome in outcomes] == [True, False]
+
+
+def test_a_put_names_its_digest_when_it_is_sent_again() -> None:
+    wire = ScriptedWire()
+    channel = opened(wire)
+    channel.put(ClusterPath(("a",)), [b"1"], Digest("xxh3-128", "0" * 32))
+    wire.send_all()
+    assert b"\r\nGranum-Digest: xxh3-128=00000000000000000000000000000000\r\n" in wire.sent
+
+
+def test_a_node_is_quiet_from_its_last_progress_while_it_owes_a_receipt() -> None:
+    clock, wire = Clock(), ScriptedWire()
+    channel = opened(wire, clock)
+    clock.advance(10)
+    quiet = [channel.quiet]
+    channel.put(ClusterPath(("a",)), [b"1"])
+    wire.send_all()
+    clock.advance(3)
+    quiet.append(channel.quiet)
+    channel.dataReceived(OK)
+    quiet.append(channel.quiet)
+    assert quiet == [0.0, 3.0, 0.0]
 
 
 def test_the_end_of_an_idle_channel_has_no_cause() -> None:

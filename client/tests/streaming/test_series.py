@@ -119,6 +119,45 @@ async def test_compressed_frames_come_back(lab: Lab, compression: str) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_frames_are_compressed_while_the_caller_goes_on(lab: Lab) -> None:
+    series = await SeriesWriter.create(lab.cluster, "run", compression="huffman", encoders=1)
+    handed = [series.store_frame(n, IMAGE + n) for n in range(3)]
+    assert [one.called for one in handed] == [True, True, False]  # one encodes, one waits for it, one has no room
+    assert (await series.finalise()).puts == 3
+    assert [await one for one in handed[:2]] == [None, None]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_frame_that_may_be_refused_is_not_taken_in_before_it_is_in_a_window(lab: Lab) -> None:
+    series = await SeriesWriter.create(lab.cluster, "run", compression="huffman", on_full="raise")
+    handed = series.store_frame(0, IMAGE)
+    assert not handed.called
+    assert await handed is not None
+    await series.finalise()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_frame_taken_in_that_is_not_sent_is_named_at_the_end(lab: Lab) -> None:
+    series = await SeriesWriter.create(lab.cluster, "run", compression="huffman")
+    for fake in lab.fakes:
+        await fake.stop()
+    assert await series.store_frame(0, IMAGE) is None
+    with pytest.raises(NotReceipted, match="no node takes puts") as caught:
+        await series.finalise()
+    assert caught.value.paths == ["/run.pcs/frame00000.pzf"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_placement_may_be_named(lab: Lab) -> None:
+    name = f"fake1:{lab.fakes[1].port}"
+    series = await SeriesWriter.create(lab.cluster, "run", placement=f"pinned:{lab.fakes[1].node_id}")
+    for n in range(4):
+        await series.store_frame(n, IMAGE)
+    summary = await series.finalise()
+    assert {node for node, puts in summary.per_node.items() if puts} <= {name, f"127.0.0.1:{lab.fakes[1].port}"}
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_reader_of_this_program_sees_the_series_at_once(lab: Lab) -> None:
     series = await SeriesWriter.create(lab.cluster, "run")
     await lab.cluster.listdir("/run.pcs")
@@ -253,13 +292,12 @@ async def test_a_setting_that_cannot_work_is_refused_before_anything_is_stored(
 @pytest_twisted.ensureDeferred
 async def test_a_series_that_lost_a_frame_is_never_marked_complete(lab: Lab) -> None:
     series = await SeriesWriter.create(lab.cluster, "run")
-    for fake in lab.fakes:
-        fake.fail_next(507, verb="PUT")
+    lab.fakes[0].files["/run.pcs/frame00000.pzf"] = lab.fakes[1].files["/run.pcs/frame00000.pzf"] = b"of another"
     for n in range(4):
         await series.store_frame(n, IMAGE)
     with pytest.raises(NotReceipted) as caught:
         await series.finalise()
-    assert caught.value.paths == ["/run.pcs/frame00000.pzf", "/run.pcs/frame00001.pzf"]
+    assert caught.value.paths == ["/run.pcs/frame00000.pzf"]
     files = lab.files
     assert "/run.pcs/frame00003.pzf" in files
     assert not {"/run.pcs/final_metadata.json", "/run.pcs/events.json"} & set(files)
@@ -290,7 +328,8 @@ async def test_an_abort_while_finalise_waits_leaves_no_marker(lab: Lab) -> None:
     finalised = series.finalise()
     await series.abort()
     results = await DeferredList([handed, finalised], consumeErrors=True)
-    assert [failure.type for _, failure in results] == [Closed, Closed]
+    assert results[0] == (True, None)  # taken in, to be compressed
+    assert results[1][1].type is Closed
     assert list(lab.files) == ["/run.pcs/metadata.json"]
 
 

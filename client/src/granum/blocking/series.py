@@ -30,13 +30,15 @@ class SeriesWriter:
         self._writer = writer
         self._ended = False
 
-    def store_frame(self, number: int, frame: npt.ArrayLike, *, copy: bool = True) -> Node:
-        """Hand over one frame; return the node it goes to once a window has taken it in, not yet the receipt.
+    def store_frame(self, number: int, frame: npt.ArrayLike, *, copy: bool = True) -> Node | None:
+        """Hand over one frame; return once it is taken in, not yet with the receipt.
+
+        Returns the node whose window took it in; None when it is in the overflow or waits to be compressed.
 
         With *copy* off the caller promises not to change the array before `finalise`. Raises what earlier frames failed with.
         """
         array = np.asarray(frame)
-        node: Node = self._thread.run(lambda: self._writer.store_frame(number, array, copy=copy))
+        node: Node | None = self._thread.run(lambda: self._writer.store_frame(number, array, copy=copy))
         return node
 
     def finalise(self, events: Iterable[Any] = (), metadata: Mapping[str, Any] | None = None) -> Any:

@@ -5,8 +5,9 @@ channel is the transport's pull producer and calls sendmsg(2) itself, because `t
 what is queued, which costs four times as much at 8 MiB.
 
 Each put has exactly one outcome, in the order of sending: its receipt, the node's refusal (which concerns this put alone),
-or the end of the channel, which gives back every put that has no answer. The channel never sends a put twice, and knows
-neither placement nor who waits for room in its window.
+or the end of the channel, which gives back every put that has no answer. One that had not left as a whole cannot be stored;
+`was_sent` of its error tells. The channel never sends a put twice, and knows neither placement nor who waits for room in its
+window.
 """
 
 import socket
@@ -27,9 +28,11 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from granum.request import NeverBegun
 from granum.roster import Node
-from granum.streaming.window import WINDOW_BYTES_MAX, WINDOW_PUTS_MAX, Window
+from granum.streaming.window import Window
 from granum.transfer import NODE_HEADER, Receipt
+from granum.wire.digest import Digest
 from granum.wire.errors import NodeError, NodeTimeout, NodeUnreachable
 from granum.wire.exchange import DURABILITY, Answer, PutExchange
 from granum.wire.paths import ClusterPath
@@ -84,11 +87,10 @@ def connect(
     *,
     reactor: Any,
     endpoint: EndpointFactory = tcp_endpoint,
-    bytes_max: int = WINDOW_BYTES_MAX,
-    puts_max: int = WINDOW_PUTS_MAX,
+    window: Window[Any] | None = None,
 ) -> "Deferred[Channel]":
     """Open a channel to *node*; fires with it, or fails with NodeUnreachable or NodeTimeout. Cancelling leaves nothing."""
-    channel = Channel(node, clock=reactor, window=Window(bytes_max, puts_max))
+    channel = Channel(node, clock=reactor, window=window)
     connecting: Deferred[Channel] = connectProtocol(endpoint(reactor, node), channel)
     return connecting.addErrback(_as_unreachable)
 
@@ -145,15 +147,31 @@ class Channel(TwistedProtocol):
         """The number of puts without an answer."""
         return len(self._window)
 
+    @property
+    def cause(self) -> BaseException | None:
+        """Why the channel ends or has ended: the outcome of every put that it gives back; None while nothing is wrong."""
+        return self._cause
+
+    @property
+    def quiet(self) -> float:
+        """For how many seconds the node has taken and sent nothing to speak of, though it owes receipts."""
+        return self._clock.seconds() - self._progressed if len(self._window) else 0.0
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether the socket has taken every byte of every put."""
+        return not self._outbox
+
     def room(self, size: int) -> bool:
         """Tell whether a put of *size* bytes can be sent now."""
         return self.is_open and self._window.room(size)
 
-    def put(self, path: ClusterPath, pieces: Iterable[Piece]) -> Deferred[Receipt]:
+    def put(self, path: ClusterPath, pieces: Iterable[Piece], digest: Digest | None = None) -> Deferred[Receipt]:
         """Send a file made of *pieces*, which must not change before the outcome; the caller has asked `room`.
 
-        Fires with the receipt. Fails with what the node said of this put (AlreadyStored, NoSpace, ...), or with the cause
-        of the channel's end (NodeUnreachable, NodeTimeout, NodeError): then the put may or may not be stored.
+        With *digest* it may be repeated. Fires with the receipt. Fails with what the node said of this put (AlreadyStored,
+        NoSpace, ...), or with the cause of the channel's end (NodeUnreachable, NodeTimeout, NodeError): then the put may be
+        stored if it `was_sent`.
         """
         views = [memoryview(piece).cast("B") for piece in pieces if memoryview(piece).nbytes]
         size = sum(map(len, views))
@@ -161,7 +179,7 @@ class Channel(TwistedProtocol):
         if not len(self._window):
             self._progressed = self._clock.seconds()
         self._window.accept(put, size)
-        head = self._exchange.put(put, path, size)
+        head = self._exchange.put(put, path, size, digest)
         self._outbox.append(memoryview(head))
         self._outbox.extend(views)
         self._queued += len(head) + size
@@ -229,7 +247,7 @@ class Channel(TwistedProtocol):
         for put in unreceipted:
             self._window.release(put)
         for put in unreceipted:
-            put.outcome.errback(self._cause)
+            put.outcome.errback(self._cause if self._sent >= put.ends else _unsent(self._cause))
         self.ended.callback(self._cause if unreceipted else None)
 
     # -- called by Twisted: producer ----------------------------------------------------------------------------------
@@ -298,6 +316,13 @@ class Channel(TwistedProtocol):
         self._outbox.clear()
         if self._wire is not None:
             self._wire.abortConnection()
+
+
+def _unsent(cause: BaseException) -> BaseException:
+    """Return *cause* for a put that cannot be stored, because the node did not get all of it."""
+    error = type(cause)(str(cause))
+    error.__cause__ = NeverBegun()
+    return error
 
 
 def _drop_front(outbox: deque[memoryview], taken: int, pieces: Sequence[memoryview]) -> bool:

@@ -9,21 +9,35 @@ All frames of a series have one shape and one dtype. The series knows frames; ho
 
 import operator
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from twisted.internet.defer import Deferred, DeferredSemaphore
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred
 
 from granum.cluster import Cluster
+from granum.placement import AnyPlacement
 from granum.roster import Node
+from granum.streaming.account import Summary
+from granum.streaming.encoding import Encoders
 from granum.streaming.metadata import Event, encode_events, encode_metadata, flat_metadata
-from granum.streaming.streamer import PENDING_MAX, Streamer, Summary
+from granum.streaming.overflow import Overflow
+from granum.streaming.streamer import PENDING_MAX, Streamer
+from granum.transfer import Receipt
 from granum.wire import frame
-from granum.wire.errors import AlreadyStored, Closed, NodeBusy, NotADirectory, NotStored, Partial, WrongFrame
+from granum.wire.errors import (
+    AlreadyStored,
+    BadConfig,
+    Closed,
+    NodeBusy,
+    NotADirectory,
+    NotReceipted,
+    NotStored,
+    Partial,
+    WrongFrame,
+)
 from granum.wire.paths import ClusterPath
 from granum.wire.pzf import Compression
 
@@ -32,7 +46,8 @@ METADATA = "metadata.json"
 FINAL_METADATA = "final_metadata.json"
 EVENTS = "events.json"
 
-ENCODERS_MAX = 4  # frames being compressed at a time: each holds a thread of the pool and up to two copies of its frame
+FRAMES_MAX = 1 << 32  # the field of a PZF header
+PENDING_BYTES_MAX = 128 << 20  # of frames handed over and not yet in a window; one larger frame may wait alone
 NOT_KNOWN_YET = -1  # PYME's word for a size that is still growing
 
 
@@ -53,6 +68,9 @@ class SeriesWriter:
         *,
         compression: Compression,
         quantise: frame.Quantisation | None,
+        encoders: int | None = None,
+        overflow: Overflow | None = None,
+        encodes_ahead: bool = True,
     ) -> None:
         """Use `create`, which stores the metadata as well."""
         self.path = path
@@ -62,13 +80,16 @@ class SeriesWriter:
         self._streamer = streamer
         self._compression: Compression = compression
         self._quantise = quantise
-        self._encoders = DeferredSemaphore(ENCODERS_MAX)
+        self._encoders = Encoders(cluster.reactor, encoders)
+        self._overflow = overflow
+        self._encodes_ahead = encodes_ahead and compression != "raw"
+        self._not_put: dict[str, BaseException] = {}  # frames encoded ahead that the streamer then did not accept
         self._shape: tuple[int, ...] | None = None
         self._dtype: np.dtype[Any] | None = None
         self._stated_shape: tuple[int, ...] | None = None
         self._stated_dtype: np.dtype[Any] | None = None
         self._numbers: set[int] = set()
-        self._pending = 0  # frames that were handed over and are not in a window yet
+        self._pending = self._pending_bytes = 0  # frames that were handed over and are not in a window yet
         self._drained: Deferred[None] | None = None
         self._closed = False
         self._aborted = False
@@ -84,13 +105,24 @@ class SeriesWriter:
         quantise: frame.Quantisation | None = None,
         shape: tuple[int, ...] | None = None,
         dtype: DTypeLike | None = None,
+        encoders: int | None = None,
+        placement: AnyPlacement | str | None = None,
+        overflow_dir: str | None = None,
+        overflow_options: Mapping[str, Any] | None = None,
+        on_receipt: Callable[[Receipt], None] | None = None,
         **streamer_options: Any,  # those of Streamer, each with its own type
     ) -> "Deferred[SeriesWriter]":
         """Store metadata.json in a new directory *path*, '.pcs' appended when missing; fires with the writer.
 
-        *metadata* may be nested. Without *shape* or *dtype* the first frame decides what the others must have. Fails with
-        AlreadyStored when an answering node has the directory, ValueError for bad metadata, WrongFrame or BadConfig for
-        frames or codings that PZF does not hold, NoNode, or with what `Cluster.put` fails with.
+        *metadata* may be nested. Without *shape* or *dtype* the first frame decides what the others must have. *encoders* is
+        how many threads compress, by default one for each core; *placement* is that of the cluster unless given.
+
+        *on_full*, one of the options of `Streamer`, says what becomes of a frame for which no node has room: "wait",
+        "raise", or "overflow", for which *overflow_dir* names a directory on this machine, and *overflow_options* are those
+        of `Overflow.create`. *on_receipt* is called on the reactor's thread with the receipt of each frame.
+
+        Fails with AlreadyStored when an answering node has the directory, ValueError for bad metadata, WrongFrame or
+        BadConfig for frames or codings that PZF does not hold, NoNode, or with what `Cluster.put` fails with.
         """
 
         async def create() -> SeriesWriter:
@@ -103,19 +135,40 @@ class SeriesWriter:
             if shape is not None:
                 _check_shape("every frame", shape)
             await _check_free(cluster, directory)
+            overflow = _overflow(cluster, directory, overflow_dir, overflow_options)
             streamer = Streamer(
-                cluster.roster.nodes(), reactor=cluster.reactor, ledger=cluster.ledger, **streamer_options
+                cluster.roster.nodes,
+                reactor=cluster.reactor,
+                ledger=cluster.ledger,
+                placement=await cluster.placement(placement),
+                overflow=overflow,
+                on_receipt=cluster.noted if on_receipt is None else partial(_tell, (cluster.noted, on_receipt)),
+                **streamer_options,
             )
             await cluster.put(directory / METADATA, encode_metadata(stated))
-            writer = cls(cluster, directory, stated, streamer, compression=compression, quantise=quantise)
+            writer = cls(
+                cluster,
+                directory,
+                stated,
+                streamer,
+                compression=compression,
+                quantise=quantise,
+                encoders=encoders,
+                overflow=overflow,
+                # A frame that may be refused is refused to the call that hands it over, so nothing is promised before.
+                encodes_ahead="raise" not in {streamer_options.get("on_full"), streamer_options.get("overflow_full")},
+            )
             writer._shape = writer._stated_shape = None if shape is None else tuple(shape)
             writer._dtype = writer._stated_dtype = None if dtype is None else trial.dtype
             return writer
 
         return Deferred.fromCoroutine(create())
 
-    def store_frame(self, n: int, array: ArrayLike, *, copy: bool = True) -> Deferred[Node]:
-        """Stream frame *n*; fires with its node when it is in a window: wait for it before the next frame.
+    def store_frame(self, n: int, array: ArrayLike, *, copy: bool = True) -> Deferred[Node | None]:
+        """Stream frame *n*; fires when it is taken in: wait for it before the next frame.
+
+        Fires with its node when it is in a window; with None when it is in the overflow, or waits for one of the encoders
+        while these keep up.
 
         *array* has (height, width) or three axes, u1, u2 or f4 in either byte order. It is copied before this returns,
         because cameras use their buffers again; with *copy* off it must not change until the series is finalised.
@@ -137,39 +190,63 @@ class SeriesWriter:
     def abort(self) -> Deferred[None]:
         """Close without marking the series complete; frames on their way may or may not be stored. Fires when closed."""
         self._closed = self._aborted = True
-        return self._streamer.abort().addCallback(lambda _: self._cluster.forget_listing(self.path / METADATA))
+        return Deferred.fromCoroutine(self._abort())
 
     # -- private ------------------------------------------------------------------------------------------------------
 
-    async def _store_frame(self, n: int, array: ArrayLike, *, copy: bool) -> Node:
+    async def _abort(self) -> None:
+        try:
+            await self._streamer.abort()
+        finally:
+            self._encoders.end()
+            self._cluster.forget_listing(self.path / METADATA)
+            if self._overflow is not None:
+                await self._overflow.close()
+
+    async def _store_frame(self, n: int, array: ArrayLike, *, copy: bool) -> Node | None:
         if self._closed:
             raise Closed(f"the series {self.path} is closed")
         number = operator.index(n)
         samples = np.asarray(array)
         self._check_frame(number, samples)
-        if self._pending >= PENDING_MAX:
-            raise NodeBusy(f"{self._pending} frames wait for room already; wait for each before the next")
+        pending = self._pending
+        if pending >= PENDING_MAX or (pending and self._pending_bytes + samples.nbytes > PENDING_BYTES_MAX):
+            raise NodeBusy(f"{pending} frames wait for room already; wait for each before the next")
         if copy or not samples.dtype.isnative:
             samples = np.array(samples, samples.dtype.newbyteorder("="), order="A")
         if self._shape is None or self._dtype is None:
             self._shape, self._dtype = samples.shape, samples.dtype
         self._numbers.add(number)
+        if self._encodes_ahead and self._encoders.has_room:
+            Deferred.fromCoroutine(self._put(number, samples, is_taken_in=True))
+            return None
+        return await self._put(number, samples)
+
+    async def _put(self, number: int, samples: NDArray[Any], *, is_taken_in: bool = False) -> Node | None:
         self._pending += 1
+        self._pending_bytes += samples.nbytes
         try:
-            return await self._streamer.put(self.path / frame_name(number), await self._encode(number, samples), number)
-        except BaseException:
+            pieces = await self._encode(number, samples)
+            return await self._streamer.put(self.path / frame_name(number), pieces, number)
+        except BaseException as error:
+            if is_taken_in:  # its caller has gone on, so it is told at the end
+                self._not_put[str(self.path / frame_name(number))] = error
+                return None
             self._numbers.discard(number)
             if not self._numbers:  # a frame that was not stored decides nothing
                 self._shape, self._dtype = self._stated_shape, self._stated_dtype
             raise
         finally:
             self._pending -= 1
+            self._pending_bytes -= samples.nbytes
             if self._drained is not None and not self._pending:
                 self._drained.callback(None)
 
     def _check_frame(self, number: int, samples: NDArray[Any]) -> None:
         if number < 0:
             raise ValueError(f"frame {number}: frames are counted from 0")
+        if number >= FRAMES_MAX:
+            raise WrongFrame(f"frame {number}: PZF counts frames below {FRAMES_MAX:,}")
         if number in self._numbers:
             raise AlreadyStored(f"frame {number} of {self.path} was stored before; each number is used once")
         _check_shape(f"frame {number}", samples.shape)
@@ -191,10 +268,7 @@ class SeriesWriter:
             compression=self._compression,
             quantise=self._quantise,
         )
-        if self._compression == "raw":
-            return encode()
-        reactor = self._cluster.reactor
-        return await self._encoders.run(deferToThreadPool, reactor, reactor.getThreadPool(), encode)
+        return encode() if self._compression == "raw" else await self._encoders.run(encode)
 
     async def _finalise(self, events: Iterable[Event], metadata: Mapping[str, Any] | None) -> Summary:
         if self._closed:
@@ -206,17 +280,35 @@ class SeriesWriter:
             if self._pending:
                 self._drained = Deferred()
                 await self._drained
-            summary = await self._streamer.close()
+            self._check_not_aborted()
+            summary = await self._close_streamer()
             self._check_not_aborted()
         except BaseException:
-            await self._streamer.abort()
+            await self._abort()
             raise
-        finally:
-            self._cluster.forget_listing(self.path / METADATA)
+        self._encoders.end()
+        self._cluster.forget_listing(self.path / METADATA)
+        if self._overflow is not None:
+            await self._overflow.close()
         final = {**self._metadata, "SizeT": len(self._numbers), **added, "imageID": self.image_id}
         await self._cluster.put(self.path / FINAL_METADATA, encode_metadata(final))
         self._check_not_aborted()
         await self._cluster.put(self.path / EVENTS, marker)
+        return summary
+
+    async def _close_streamer(self) -> Summary:
+        """Close the streamer; raise NotReceipted for what it, or the way to it, lost."""
+        try:
+            summary = await self._streamer.close()
+        except NotReceipted as error:
+            if not self._not_put:
+                raise
+            lost = [*error.paths, *self._not_put]
+            raise NotReceipted(
+                f"{len(lost)} frames have no receipt", lost, {**error.causes, **self._not_put}
+            ) from error
+        if self._not_put:
+            raise NotReceipted(f"{len(self._not_put)} frames were not sent", [*self._not_put], self._not_put)
         return summary
 
     def _check_not_aborted(self) -> None:
@@ -224,11 +316,30 @@ class SeriesWriter:
             raise Closed(f"the series {self.path} was aborted")
 
 
+def _tell(listeners: Iterable[Callable[[Receipt], None]], receipt: Receipt) -> None:
+    for listener in listeners:
+        listener(receipt)
+
+
 def _series_path(path: str | ClusterPath) -> ClusterPath:
     parsed = ClusterPath.parse(path)
     if parsed.name.endswith(SUFFIX):
         return parsed
     return parsed.parent / (parsed.name + SUFFIX)
+
+
+def _overflow(
+    cluster: Cluster, series: ClusterPath, top: str | None, options: Mapping[str, Any] | None
+) -> Overflow | None:
+    if top is None:
+        if options is not None:
+            raise BadConfig("overflow_options are for an overflow; name its directory with overflow_dir")
+        return None
+    reactor, nodes = cluster.reactor, [node.host for node in cluster.roster.nodes()]
+    pool = reactor.getThreadPool()
+    return Overflow.create(
+        top, cluster=cluster.roster.cluster, nodes=nodes, series=series, reactor=reactor, pool=pool, **(options or {})
+    )
 
 
 async def _check_free(cluster: Cluster, directory: ClusterPath) -> None:

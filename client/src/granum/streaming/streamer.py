@@ -1,164 +1,137 @@
-"""The streamer: spreads puts over the nodes, makes the caller wait while windows are full, and accounts for every put.
+"""The streamer: puts of one program to all nodes, with back-pressure, until each has its receipt.
 
-Each put is *waiting* until the window of its node takes it, which accepts it; an accepted put is *outstanding* until it has
-its receipt or has failed, never both: accepted = receipted + failed + outstanding. A put that was not yet accepted when its
-node went away is placed anew, because nothing of it was sent; one that was accepted may be stored, so it fails with the
-cause and is reported by `flush` and `close`.
-
-The streamer knows neither series nor frames, only files and their optional numbers.
+What the caller sees when nothing has room is his choice, *on_full*: "wait"; "raise", which refuses the put with NodeBusy; or
+"overflow", to the local disk. What was accepted is sent until a node receipts it; what then has none is named by `close`. The
+streamer knows neither series nor frames, only files and their numbers; how they travel is the matter of `dispatch`.
 """
 
-from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Literal, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
-from twisted.python.failure import Failure
 
-from granum.placement import Ledger, Placement, least_recently_written
+from granum.placement import AnyPlacement, Ledger, least_recently_written
 from granum.roster import Node
-from granum.streaming.channel import Channel, EndpointFactory, Piece, connect, tcp_endpoint
-from granum.streaming.window import WINDOW_BYTES_MAX, WINDOW_PUTS_MAX
+from granum.streaming.account import Account, Failed, Overflow, Piece, Summary
+from granum.streaming.channel import EndpointFactory, tcp_endpoint
+from granum.streaming.dispatch import Dispatch, OnFull
+from granum.streaming.lanes import Nodes
+from granum.streaming.pace import PACE_BYTES_MAX, PACE_PUTS_MAX
 from granum.transfer import Receipt
-from granum.wire.errors import BadConfig, Closed, NodeBusy, NodeTimeout, NotReceipted, OnSomeNodes
+from granum.wire.errors import BadConfig, Closed, NodeBusy
 from granum.wire.paths import ClusterPath
 
 PENDING_MAX = 64  # waiting puts; a caller that waits for each has one, so this stops one that never waits early enough
 FAILED_MAX = 10_000  # then put() refuses more: a caller that looks at the end only is told, and the list stays small
-NODE_RETRY_S = 10.0  # a node that went away is tried again after this; connecting in vain costs its put up to 2 s
-PATHS_NAMED_MAX = 5  # in the sentence of an error; its attribute has them all
+MEMORY_BYTES_MAX = 256 << 20  # of unreceipted puts: half of a client's 512 MiB; the rest is for encoders and who waits
+PATIENCE_S = 30.0  # without any receipt and with no node to try: longer than a node takes to restart
 
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """An accepted put without a receipt: refused by *node*, or given back when its channel ended."""
-
-    path: ClusterPath
-    node: Node
-    cause: BaseException
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What was receipted: number of puts, their bytes, puts by node name, and the durabilities that nodes stated."""
-
-    puts: int
-    bytes: int
-    per_node: Mapping[str, int]
-    durability: frozenset[str]
-
-
-@dataclass(slots=True, eq=False)
-class _Put:
-    serial: int
-    path: ClusterPath
-    pieces: Sequence[Piece]
-    size: int
-    number: int | None
-    accepted: Deferred[Node]
-
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """One node: its channel when there is one, and who waits for it. *cause* is why it was last set aside."""
-
-    node: Node
-    waiting: deque[_Put] = field(default_factory=deque)
-    opening: Deferred[Channel] | None = None
-    channel: Channel | None = None
-    cause: BaseException | None = None
-    retry_at: float = 0.0
-    answers: bool = True  # False when it could not be reached or stalled: then not even as the last resort
-    on_trial: bool = False  # set aside once and not receipted since: gets one put at a time
-    receipted: int = 0
-
-    @property
-    def is_used(self) -> bool:
-        """Whether a put is on its way to the node, or waits for it."""
-        return bool(self.waiting) or (self.channel is not None and self.channel.outstanding > 0)
-
-
 class Streamer:
-    """Streams puts to *nodes*, one channel each, opened when the first put goes there.
+    """Streams puts to *nodes*, a collection or a callable that is asked again as nodes come and go; one channel each.
 
     *reactor* connects and keeps time. *ledger* is told where each put goes; *placement* reads it to choose. The window of
-    each channel holds *window_bytes_max* bytes and *window_puts_max* puts; *pending_max* puts may wait for room in all.
+    each channel adapts below *window_bytes_max* and *window_puts_max*; all unreceipted puts together hold *memory_bytes_max*.
+    *pending_max* puts may wait for room in all. With *on_full* "overflow", what no window takes goes to *overflow*; when that
+    is full too, puts do as *overflow_full* says. *patience* is for how many seconds a put may be without a node to try.
+    *on_receipt* is told each receipt.
     """
 
     def __init__(
         self,
-        nodes: Iterable[Node],
+        nodes: Nodes,
         *,
         reactor: Any,  # whatever the endpoint and the clock need; zope's interfaces cannot be intersected
         ledger: Ledger,
-        placement: Placement = least_recently_written,
-        window_bytes_max: int = WINDOW_BYTES_MAX,
-        window_puts_max: int = WINDOW_PUTS_MAX,
+        placement: AnyPlacement = least_recently_written,
+        window_bytes_max: int = PACE_BYTES_MAX,
+        window_puts_max: int = PACE_PUTS_MAX,
+        memory_bytes_max: int = MEMORY_BYTES_MAX,
         pending_max: int = PENDING_MAX,
+        on_full: OnFull = "wait",
+        overflow: Overflow | None = None,
+        overflow_full: Literal["wait", "raise"] = "wait",
+        patience: float = PATIENCE_S,
+        on_receipt: Callable[[Receipt], None] = lambda _: None,
         endpoint: EndpointFactory = tcp_endpoint,
     ) -> None:
-        self._lanes = {node.key: _Lane(node) for node in nodes}
+        if on_full not in {"wait", "overflow", "raise"} or overflow_full not in {"wait", "raise"}:
+            raise BadConfig(f"on_full={on_full!r}, overflow_full={overflow_full!r}: write wait, raise or overflow")
+        if (on_full == "overflow") is not (overflow is not None):
+            raise BadConfig("on_full='overflow' needs an overflow, and nothing else does")
+        self._account = Account()
         self._reactor = reactor
-        self._ledger = ledger
-        self._placement = placement
-        self._window = {"bytes_max": window_bytes_max, "puts_max": window_puts_max}
         self._pending_max = pending_max
-        self._endpoint = endpoint
+        self._dispatch = Dispatch(
+            self._account,
+            nodes,
+            reactor=reactor,
+            ledger=ledger,
+            placement=placement,
+            endpoint=endpoint,
+            window_bytes_max=window_bytes_max,
+            window_puts_max=window_puts_max,
+            memory_bytes_max=memory_bytes_max,
+            on_full=overflow_full if overflow is not None else on_full,
+            overflow=overflow,
+            patience=patience,
+            on_receipt=on_receipt,
+        )
+        self._lanes = self._dispatch.lanes
         self._closed = False
-        self._serial = 0
-        self._unsettled: dict[int, _Put] = {}  # waiting and outstanding, by serial, oldest first
-        self._flushes: deque[tuple[int, Deferred[None]]] = deque()  # each waits for all serials up to its own
-        self._accepted = self._receipted = self._bytes = 0
-        self._failed: list[Failed] = []
-        self._durability: set[str] = set()
 
     # -- the account --------------------------------------------------------------------------------------------------
 
     @property
     def accepted(self) -> int:
-        """The number of puts that have entered a window."""
-        return self._accepted
+        """The number of puts that have entered a window or the overflow: receipted + failed + outstanding + overflowed."""
+        return self._account.accepted
 
     @property
     def outstanding(self) -> int:
-        """The number of accepted puts whose outcome is not known yet."""
-        return self._accepted - self._receipted - len(self._failed)
+        """The number of accepted puts whose outcome is not known yet, without those in the overflow."""
+        return self._account.outstanding
+
+    @property
+    def overflowed(self) -> int:
+        """The number of accepted puts that lie in the overflow only."""
+        return len(self._account.overflowed)
 
     @property
     def failed(self) -> Sequence[Failed]:
         """Every accepted put that will have no receipt, in the order of failing."""
-        return tuple(self._failed)
+        return tuple(self._account.failed)
 
     @property
     def summary(self) -> Summary:
         """What is receipted so far."""
-        per_node = {lane.node.name: lane.receipted for lane in self._lanes.values()}
-        return Summary(self._receipted, self._bytes, per_node, frozenset(self._durability))
+        account = self._account
+        per_node = {lane.node.name: lane.receipted for lane in self._lanes}
+        durability, moved = frozenset(account.durability), tuple(account.moved)
+        return Summary(account.receipted, account.bytes, per_node, durability, moved, account.refused)
 
     # -- verbs --------------------------------------------------------------------------------------------------------
 
-    def put(self, path: ClusterPath, pieces: Iterable[Piece], number: int | None = None) -> Deferred[Node]:
+    def put(self, path: ClusterPath, pieces: Iterable[Piece], number: int | None = None) -> Deferred[Node | None]:
         """Stream a file made of *pieces*, which must not change until its receipt; *number* is for placement.
 
-        Fires with the node when the put is in its window; wait for it before the next put, that is the back-pressure.
-        Fails when the put was not accepted: Closed, NodeBusy when too many wait, OnSomeNodes when no node takes puts,
-        NotReceipted when FAILED_MAX have failed. Cancelling withdraws a put that still waits.
+        Fires when the put is accepted: with its node, though it may end on another, or None when it went to the overflow;
+        wait for it before the next put, that is the back-pressure. Fails when the put was not accepted: Closed, NodeBusy
+        when too many wait or nothing has room, OnSomeNodes when no node takes puts, NotReceipted when FAILED_MAX have
+        failed. Cancelling withdraws a put that still waits.
         """
         if self._closed:
             return fail(Closed("the streamer is closed"))
-        if len(self._unsettled) - self.outstanding >= self._pending_max:
+        account = self._account
+        if account.waiting >= self._pending_max:
+            account.refused += 1
             return fail(NodeBusy(f"{self._pending_max} puts wait for room already; wait for each before the next"))
-        if len(self._failed) >= FAILED_MAX:
-            return fail(self._not_receipted())
-        self._serial += 1
-        kept = tuple(pieces)
-        size = sum(memoryview(piece).nbytes for piece in kept)
-        put = _Put(self._serial, path, kept, size, number, Deferred(self._withdraw))
-        self._unsettled[put.serial] = put
-        self._place(put)
+        if len(account.failed) >= FAILED_MAX:
+            return fail(account.not_receipted())
+        put = account.begin(path, tuple(pieces), number, self._reactor.seconds(), self._dispatch.withdraw)
+        self._dispatch.begin(put)
         return put.accepted
 
     def flush(self) -> Deferred[None]:
@@ -166,8 +139,12 @@ class Streamer:
         return _deferred(self._flush())
 
     def close(self) -> Deferred[Summary]:
-        """Flush, close the channels, and fire with the summary; fails with NotReceipted, closed all the same."""
+        """Flush, the overflow too, close the channels, and fire with the summary.
+
+        Fails with NotReceipted, closed all the same; what it names from the overflow is still there.
+        """
         self._closed = True
+        self._dispatch.finish()
         return _deferred(self._close())
 
     def abort(self) -> Deferred[None]:
@@ -176,12 +153,10 @@ class Streamer:
         return _deferred(self._disconnect())
 
     async def _flush(self) -> None:
-        if self._unsettled:
-            settled: Deferred[None] = Deferred()
-            self._flushes.append((self._serial, settled))
-            await settled
-        if self._failed:
-            raise self._not_receipted()
+        self._dispatch.serve()
+        await self._account.flushed()
+        if self._account.failed:
+            raise self._account.not_receipted()
 
     async def _close(self) -> Summary:
         try:
@@ -191,150 +166,9 @@ class Streamer:
         return self.summary
 
     async def _disconnect(self) -> None:
-        for lane in self._lanes.values():  # first, so that none is placed anew when its connecting is cancelled
-            while lane.waiting:
-                self._refuse(lane.waiting.popleft(), Closed("the streamer was closed before the put was sent"))
-        ended: list[Deferred[None]] = []
-        for lane in self._lanes.values():
-            if lane.opening is not None:
-                lane.opening.cancel()
-            if lane.channel is not None:
-                ended.append(_end_of(lane.channel))
-                lane.channel.close()
-        over = await DeferredList(ended, consumeErrors=True)
+        over = await DeferredList(self._dispatch.end(), consumeErrors=True)
         if not all(has_ended for has_ended, _ in over):  # a list of Deferreds keeps it to itself that it was cancelled
             raise CancelledError
-
-    # -- from waiting to accepted -------------------------------------------------------------------------------------
-
-    def _place(self, put: _Put) -> None:
-        """Choose the node of *put*, or refuse it."""
-        lanes = self._usable()
-        if not lanes:
-            causes = {lane.node.name: lane.cause for lane in self._lanes.values() if lane.cause is not None}
-            self._refuse(put, OnSomeNodes(f"{put.path} was not sent: no node takes puts at the moment", causes))
-            return
-        try:
-            chosen = self._placement(put.number, [lane.node for lane in lanes], self._ledger)
-            lane = self._lanes[chosen.key]
-        except Exception as error:  # noqa: BLE001 - a caller's own placement may raise anything, and its put is told
-            self._refuse(put, BadConfig(f"the placement chose no node: {error!r}"))
-            return
-        # Now and not with the receipt: a burst would go to one node, and slow nodes would look idle.
-        self._ledger.wrote(lane.node.key, self._reactor.seconds())
-        lane.waiting.append(put)
-        self._fill(lane)
-
-    def _usable(self) -> list[_Lane]:
-        """Return the lanes that are not set aside; when all are, those whose nodes at least answer.
-
-        One that was set aside comes back with one put: were its node frozen still, a window full of frames would be lost.
-        """
-        now = self._reactor.seconds()
-        due = [lane for lane in self._lanes.values() if now >= lane.retry_at]
-        free = [lane for lane in due if not (lane.on_trial and lane.is_used)]
-        return free or due or [lane for lane in self._lanes.values() if lane.answers]
-
-    def _fill(self, lane: _Lane) -> None:
-        """Send what waits for *lane* while its window has room; open its channel when it has none."""
-        if lane.channel is None:
-            if lane.waiting and lane.opening is None:
-                self._open(lane)
-            return
-        channel = lane.channel
-        while lane.waiting and channel.room(lane.waiting[0].size):
-            put = lane.waiting.popleft()
-            self._accepted += 1
-            outcome = channel.put(put.path, put.pieces)
-            outcome.addCallbacks(self._on_receipt, self._on_failure, (put, lane), {}, (put, lane), {})
-            put.accepted.callback(lane.node)  # last: the caller may put again, and then comes back here
-
-    def _withdraw(self, accepted: Deferred[Node]) -> None:
-        for lane in self._lanes.values():
-            for put in lane.waiting:
-                if put.accepted is accepted:
-                    lane.waiting.remove(put)
-                    self._settle(put)
-                    return
-
-    def _refuse(self, put: _Put, error: BaseException) -> None:
-        self._settle(put)
-        put.accepted.errback(error)
-
-    # -- from accepted to settled -------------------------------------------------------------------------------------
-
-    def _on_receipt(self, receipt: Receipt, put: _Put, lane: _Lane) -> None:
-        self._receipted += 1
-        self._bytes += receipt.size
-        self._durability.add(receipt.durability)
-        lane.receipted += 1
-        lane.on_trial = False
-        self._fill(lane)
-        self._settle(put)
-
-    def _on_failure(self, failure: Failure, put: _Put, lane: _Lane) -> None:
-        assert failure.value is not None
-        self._failed.append(Failed(put.path, lane.node, failure.value))
-        self._fill(lane)
-        self._settle(put)
-
-    def _settle(self, put: _Put) -> None:
-        """Forget *put*, whose outcome is known, and fire the flushes that waited for it last."""
-        del self._unsettled[put.serial]
-        oldest = next(iter(self._unsettled), self._serial + 1)
-        while self._flushes and self._flushes[0][0] < oldest:
-            _, settled = self._flushes.popleft()
-            if not settled.called:  # a flush may have been cancelled
-                settled.callback(None)
-
-    def _not_receipted(self) -> NotReceipted:
-        paths = [str(failed.path) for failed in self._failed]
-        causes: dict[str, BaseException] = {}
-        for failed in self._failed:
-            causes.setdefault(failed.node.name, failed.cause)
-        named = ", ".join(paths[:PATHS_NAMED_MAX])
-        more = f" and {len(paths) - PATHS_NAMED_MAX} more" if len(paths) > PATHS_NAMED_MAX else ""
-        return NotReceipted(f"{len(paths)} of {self._accepted} puts have no receipt: {named}{more}", paths, causes)
-
-    # -- channels -----------------------------------------------------------------------------------------------------
-
-    def _open(self, lane: _Lane) -> None:
-        def opened(channel: Channel) -> None:
-            lane.opening, lane.channel, lane.answers = None, channel, True
-            channel.ended.addCallback(self._on_ended, lane)
-            self._fill(lane)
-
-        def not_opened(failure: Failure) -> None:
-            assert failure.value is not None
-            lane.opening = None
-            self._set_aside(lane, failure.value, answers=False)
-
-        connecting = connect(lane.node, reactor=self._reactor, endpoint=self._endpoint, **self._window)
-        lane.opening = connecting  # before the callbacks, which may run at once
-        connecting.addCallbacks(opened, not_opened)
-
-    def _on_ended(self, cause: BaseException | None, lane: _Lane) -> None:
-        lane.channel = None
-        if cause is not None:
-            self._set_aside(lane, cause, answers=not isinstance(cause, NodeTimeout))
-        else:
-            self._fill(lane)  # the node closed an idle connection, which is no fault
-
-    def _set_aside(self, lane: _Lane, cause: BaseException, *, answers: bool) -> None:
-        """Choose *lane* no more for a while, and place anew what waited for it."""
-        lane.cause, lane.answers, lane.on_trial = cause, answers, True
-        lane.retry_at = self._reactor.seconds() + NODE_RETRY_S
-        waiting = tuple(lane.waiting)
-        lane.waiting.clear()
-        for put in waiting:
-            self._place(put)
-
-
-def _end_of(channel: Channel) -> Deferred[None]:
-    """Fire when *channel* has ended; a Deferred of its own, because a cancelled wait must not cancel the account."""
-    over: Deferred[None] = Deferred()
-    channel.ended.addCallback(lambda _: over.callback(None))
-    return over
 
 
 def _deferred(coroutine: Coroutine[Any, Any, _Result]) -> Deferred[_Result]:

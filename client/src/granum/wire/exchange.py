@@ -13,7 +13,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from granum.wire.errors import GranumError, NodeError, error_for
+from granum.wire.digest import HEADER, Digest
+from granum.wire.errors import WORD, GranumError, NodeError, error_for
 from granum.wire.paths import ClusterPath
 
 HEAD_BYTES_MAX = 65536  # of one answer; PYME's own client allows as much
@@ -32,13 +33,16 @@ class Answer(Generic[Key]):
     headers: Mapping[str, str]
 
 
-def put_head(path: ClusterPath, length: int, host: str) -> bytes:
+def put_head(path: ClusterPath, length: int, host: str, digest: Digest | None = None) -> bytes:
     """Return the request head of a put of *length* bytes, to be followed by exactly these bytes.
 
     It carries Host: a node holds back its answers to keep-alive puts without one, for the sake of PYME's streaming client.
+    With *digest* a node that has these very bytes already answers with a receipt.
     """
+    named = f"{HEADER.title()}: {digest.member}\r\n" if digest is not None else ""
     return (
-        f"PUT {path.target()} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\nConnection: keep-alive\r\n\r\n"
+        f"PUT {path.target()} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n{named}"
+        "Connection: keep-alive\r\n\r\n"
     ).encode("ascii")
 
 
@@ -56,10 +60,10 @@ class PutExchange(Generic[Key]):
         """The keys of puts that have no answer yet, oldest first."""
         return tuple(self._outstanding)
 
-    def put(self, key: Key, path: ClusterPath, length: int) -> bytes:
-        """Note a put and return its request head."""
+    def put(self, key: Key, path: ClusterPath, length: int, digest: Digest | None = None) -> bytes:
+        """Note a put and return its request head, which names *digest* when it is given."""
         self._outstanding.append(key)
-        return put_head(path, length, self.host)
+        return put_head(path, length, self.host, digest)
 
     def receive(self, arrived: bytes) -> list[Answer[Key]]:
         """Return the answers that *arrived* completes, in order; raise NodeError when it is no HTTP answer to a put.
@@ -78,7 +82,8 @@ class PutExchange(Generic[Key]):
                     continue
                 if len(answers) == len(self._outstanding):
                     raise NodeError("the node sent an answer that nobody asked for")
-                error = None if status < 300 else error_for(status, body.decode("utf-8", "replace").strip())
+                said = body.decode("utf-8", "replace").strip()
+                error = None if status < 300 else error_for(status, said, headers.get(WORD, ""))
                 answers.append(Answer(self._outstanding[len(answers)], error, headers))
         except NodeError:
             self._broken = True

@@ -1,0 +1,349 @@
+"""The dispatch: which put is sent next, to which node, and what happens to one for which there is no room.
+
+A put goes to the node that the placement chooses among those with room in their windows, so a slow node slows its own share
+only. Order of service: puts that came back, then those that wait, oldest first, then what lies in the overflow, which uses the
+half of each window that fresh puts leave free. A put that no node takes waits until one does; it is ended when every node has
+refused it, when no node was ever reached, or when nothing was receipted for as long as *patience* says.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from granum.placement import AnyPlacement, Ledger, SpaceAware, choose, least_recently_written
+from granum.placement import Put as PutToPlace
+from granum.roster import Node
+from granum.streaming.account import Account, Overflow, Put
+from granum.streaming.channel import Channel, EndpointFactory
+from granum.streaming.lanes import Lane, Lanes, Nodes
+from granum.streaming.rerouting import Rerouting
+from granum.streaming.spilling import Spill
+from granum.transfer import Receipt
+from granum.wire.errors import BadConfig, Closed, GranumError, NodeBusy, NoNode, OnSomeNodes
+
+TICK_S = 0.25  # while something has no node: how soon a new, or returned, one is found
+
+OnFull: TypeAlias = Literal["wait", "overflow", "raise"]
+
+
+class Dispatch:
+    """Sends the puts of *account*; the options are those of `Streamer`."""
+
+    def __init__(
+        self,
+        account: Account,
+        nodes: Nodes,
+        *,
+        reactor: Any,  # Any: see Streamer
+        ledger: Ledger,
+        placement: AnyPlacement,
+        endpoint: EndpointFactory,
+        window_bytes_max: int,
+        window_puts_max: int,
+        memory_bytes_max: int,
+        on_full: OnFull,
+        overflow: Overflow | None,
+        patience: float,
+        on_receipt: Callable[[Receipt], None],
+    ) -> None:
+        """*on_full* is what becomes of a put that neither a window nor *overflow*, if there is one, has room for."""
+        self.lanes = Lanes(nodes, self, reactor, endpoint, window_bytes_max, window_puts_max)
+        self._account = account
+        self._reactor = reactor
+        self._ledger = ledger
+        self._placement = placement
+        # Other placements mean their choice: a put waits for its node rather than go where nobody looks for it.
+        self._spills = placement is least_recently_written or isinstance(placement, SpaceAware)
+        self._memory_bytes_max = memory_bytes_max
+        self._refuses = on_full == "raise"
+        self._patience = patience
+        self._on_receipt = on_receipt
+        self._rerouting = Rerouting(account, reactor, self.serve, self._receipted)
+        self._spill = Spill(overflow, account, self._came_back, self.serve) if overflow is not None else None
+        self._waiting: deque[Put] = deque()
+        self._tick: IDelayedCall | None = None
+        self._progress_at = float("-inf")  # when the last receipt came, or the end was announced
+        # Whether no window had room for a put, and nothing has changed since: else each put would ask every lane in vain.
+        self._is_full = False
+        self._lacks_memory = False  # whether that was for all windows together
+        self._was_last = False  # whether the lane chosen was the only one with room
+        self._ends = self._ended = False
+
+    # -- for the streamer ---------------------------------------------------------------------------------------------
+
+    def begin(self, put: Put) -> None:
+        """Send *put*, or let it wait, or end it."""
+        if (self._waiting or self._is_full or not self._place(put)) and not self._divert(put):
+            self._waiting.append(put)
+            self._watch()
+
+    def withdraw(self, accepted: Deferred[Node | None]) -> None:
+        """Forget the put whose caller cancelled *accepted*."""
+        put = next(put for put in self._account.unsettled.values() if put.accepted is accepted)
+        for queue in (self._waiting, *(lane.queue for lane in self.lanes)):
+            if put in queue:
+                queue.remove(put)
+        self._account.withdraw(put)
+
+    def finish(self) -> None:
+        """From now on the overflow is drained with no more than patience."""
+        self._ends = True
+        self._progress_at = max(self._progress_at, self._reactor.seconds())
+        self._watch()
+
+    def end(self) -> list[Deferred[None]]:
+        """Give up what is not settled and close the channels; returns what fires as each is closed."""
+        self._ended = True
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        if self._spill is not None:
+            self._spill.end()
+        comparing = self._rerouting.end()
+        ended = [comparing] if comparing is not None else []
+        self._waiting.clear()
+        for put in tuple(self._account.unsettled.values()):
+            if not put.is_accepted:
+                self._account.refuse(put, Closed("the streamer was closed before the put was sent"))
+            elif put.lane_key is None:  # else its channel gives it back below
+                node, cause = put.last or (None, Closed("the streamer was closed first"))
+                self._account.fail(put, node, cause)
+        for lane in self.lanes:
+            lane.queue.clear()
+            lane.homing.clear()
+            if lane.opening is not None:
+                lane.opening.cancel()
+            if lane.channel is not None:
+                ended.append(_end_of(lane.channel))
+                lane.channel.close()
+        return ended
+
+    # -- service ------------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Send whatever there is room for, in the order of service."""
+        if self._ended:
+            return
+        self._is_full = self._lacks_memory = False
+        diverts = self._refuses or self._spill is not None
+        for queue in (self._rerouting.returned, self._waiting):
+            place = 0
+            while place < len(queue) and (not self._is_full or (diverts and queue is self._waiting)):
+                put = queue[place]
+                del queue[place]  # before it is sent, because its caller may then put again, or end everything
+                if self._place(put) or (queue is self._waiting and self._divert(put)):
+                    continue
+                queue.insert(place, put)
+                place += 1
+        if self._rerouting.has_homing:
+            for lane in self.lanes:
+                self._send_home(lane)
+            self._rerouting.has_homing = any(lane.homing for lane in self.lanes)
+        spill = self._spill
+        if spill is not None and spill.has_more and not self._rerouting.returned and self._has_spare_room():
+            spill.take()
+        self._watch()
+
+    def _has_spare_room(self) -> bool:
+        now = self._reactor.seconds()
+        is_spare = self._account.held <= self._memory_bytes_max // 2
+        return is_spare and any(lane.has_spare_room(0) for lane in self.lanes.taking(now))
+
+    def _watch(self) -> None:
+        """Look again in a while, as long as something has no node."""
+        if self._tick is None and not self._ended:
+            spill = self._spill
+            is_idle = not self._waiting and not self._rerouting.returned and (spill is None or not spill.has_more)
+            if not is_idle:
+                self._tick = self._reactor.callLater(TICK_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._tick = None
+        self.lanes.changed()
+        now = self._reactor.seconds()
+        lost = self._ends and now - self._progress_at >= self._patience and not self.lanes.taking(now)
+        if lost and self._spill is not None:
+            self._spill.give_up(NoNode("no node takes puts; it is kept in the overflow"))
+        self.serve()
+
+    # -- from waiting to accepted -------------------------------------------------------------------------------------
+
+    def _place(self, put: Put) -> bool:
+        """Send *put* to a node with room, or end it when no node will have it; False when it has to wait."""
+        try:
+            lane = self._lane_for(put)
+        except GranumError as error:
+            if put.is_accepted:
+                node, cause = put.last or (None, error)
+                self._account.fail(put, node, cause)
+            else:
+                self._account.refuse(put, error)
+            return True
+        if lane is None:
+            return False
+        # Now and not with the receipt: a burst would go to one node, and slow nodes would look idle.
+        self._ledger.wrote(lane.node.key, self._reactor.seconds())
+        if lane.channel is None:
+            lane.queue.append(put)
+            self.lanes.open(lane)
+        else:
+            self._send(put, lane)
+        return True
+
+    def _lane_for(self, put: Put) -> Lane | None:
+        """Return the lane that has room for *put*, None when it has to wait; raise when no node will have it."""
+        now = self._reactor.seconds()
+        lanes = self.lanes.taking(now)
+        if put.refused:
+            lanes = [lane for lane in lanes if lane.node.key not in put.refused]
+        if put.maybe:  # where it may be already, it is not stored a second time
+            lanes = [lane for lane in lanes if lane.node.key in put.maybe] or lanes
+        if not self._fits(put):
+            self._is_full = self._lacks_memory = True
+            return None
+        free = [lane for lane in lanes if lane.room(put.size)] if self._spills else lanes
+        if lanes and not free:
+            self._is_full = not (put.maybe or put.refused)
+            return None
+        self._was_last = self._spills and len(free) == 1
+        if self._was_last:
+            return free[0]
+        try:
+            nodes = [lane.node for lane in free]
+            if self._placement is least_recently_written:  # needs no look at the put, and no check
+                node = least_recently_written(put.number, nodes, self._ledger)
+            else:
+                to_place = PutToPlace(put.path, put.size, put.number)
+                node = choose(self._placement, to_place, nodes, self._ledger)
+        except NoNode:
+            self._check_hope(put, now)
+            return None
+        except Exception as error:
+            raise BadConfig(f"the placement chose no node: {error!r}") from error
+        chosen = self.lanes[node.key]
+        return chosen if chosen.room(put.size) else None
+
+    def _fits(self, put: Put) -> bool:
+        """Tell whether the memory of unreceipted puts has room for *put*; one larger than all of it enters alone."""
+        held = self._account.held
+        return put.is_accepted or not held or held + put.size <= self._memory_bytes_max
+
+    def _check_hope(self, put: Put, now: float) -> None:
+        """Raise OnSomeNodes when *put*, which no node takes now, need not wait for one."""
+        if put.record and not self._ends:  # safe on the disk
+            put.refused.clear()
+            return
+        if not put.is_accepted and self._spill is not None and self._spill.room(put.size):
+            return
+        here = [lane for lane in self.lanes if not lane.has_left]
+        if put.refused and here and all(lane.node.key in put.refused for lane in here):
+            causes = {node.name: cause for node, cause in put.refused.values()}
+            raise OnSomeNodes(f"{put.path} is refused by every node", causes)
+        if not self.lanes.were_reached or now - max(put.since, self._progress_at) >= self._patience:
+            causes = {lane.node.name: lane.cause for lane in self.lanes if lane.cause is not None}
+            raise OnSomeNodes(f"{put.path} was not sent: no node takes puts at the moment", causes)
+
+    def _divert(self, put: Put) -> bool:
+        """Do with *put*, for which no window has room, what the caller chose; False when it waits."""
+        if self._spill is not None and self._spill.room(put.size):
+            self._spill.append(put)
+            return True
+        if self._refuses:
+            self._account.refused += 1
+            self._account.refuse(put, NodeBusy(f"{put.path} was refused: nothing has room for it now"))
+            return True
+        return False
+
+    # -- from accepted to settled -------------------------------------------------------------------------------------
+
+    def _send(self, put: Put, lane: Lane) -> None:
+        assert lane.channel is not None
+        is_first = not put.is_accepted
+        if is_first:
+            self._account.accept(put)
+        if lane.on_trial:
+            self.lanes.changed()
+        put.lane_key, put.sent_at = lane.node.key, self._reactor.seconds()
+        outcome = lane.channel.put(put.path, put.pieces, put.digest)
+        outcome.addCallbacks(self._receipted, self._failed, (put, lane), {}, (put, lane), {})
+        if is_first:
+            if self._was_last and not lane.room(put.size):
+                self._is_full = True  # as the next put would find out
+            put.accepted.callback(lane.node)  # last: the caller may put again, and then comes back here
+
+    def _send_home(self, lane: Lane) -> None:
+        """Put again what the node of *lane* may have stored: one until that is receipted, then all."""
+        while lane.homing and lane.channel is not None:
+            is_busy = lane.on_trial and lane.channel.outstanding > 0
+            if is_busy or not lane.channel.room(lane.homing[0].size):
+                return
+            self._send(lane.homing.popleft(), lane)
+        if lane.homing and lane.opening is None:
+            if self._reactor.seconds() >= lane.retry_at:
+                self.lanes.open(lane)
+            else:
+                self._rerouting.returned.extend(lane.homing)
+                lane.homing.clear()
+
+    def _receipted(self, receipt: Receipt, put: Put, lane: Lane) -> None:
+        now = self._progress_at = self._reactor.seconds()
+        if lane.on_trial:
+            self.lanes.changed()
+        lane.receipt(now - put.sent_at)
+        if put.record and self._spill is not None:
+            self._spill.delivered(put)
+        self._on_receipt(receipt)
+        self._account.receipt(put, receipt)
+        if self._waiting or self._rerouting.returned or self._rerouting.has_homing or self._spill is not None:
+            # Receipts come in batches, and behind the first of one the window is full again.
+            if lane.room(0) or self._lacks_memory:
+                self.serve()
+        else:
+            self._is_full = False
+
+    def _failed(self, failure: Failure, put: Put, lane: Lane) -> None:
+        assert failure.value is not None
+        self._rerouting.failed(put, lane, failure.value)
+        self.lanes.changed()
+        self.serve()
+
+    def _came_back(self, put: Put) -> None:
+        """Send *put*, from the overflow, behind those that a node gave back."""
+        put.since = self._reactor.seconds()
+        self._rerouting.returned.append(put)
+
+    # -- what lanes tell ----------------------------------------------------------------------------------------------
+
+    def lane_opened(self, lane: Lane) -> None:
+        """Send what was chosen for *lane* while it was being opened."""
+        while lane.queue and lane.channel is not None and lane.channel.room(lane.queue[0].size):
+            if not self._fits(lane.queue[0]):
+                break
+            self._send(lane.queue.popleft(), lane)
+        self._let_go(lane)
+        self.serve()
+
+    def lane_closed(self, lane: Lane, cause: BaseException | None) -> None:
+        """Let go elsewhere what was chosen for *lane*, and what it may have stored if it was not to be reached again."""
+        self._let_go(lane)
+        if cause is not None and lane.failures > 1:
+            self._rerouting.returned.extend(lane.homing)
+            lane.homing.clear()
+        self.serve()
+
+    def _let_go(self, lane: Lane) -> None:
+        """Take back what was chosen for *lane* and not sent."""
+        self._rerouting.returned.extendleft(put for put in reversed(lane.queue) if put.is_accepted)
+        self._waiting.extendleft(put for put in reversed(lane.queue) if not put.is_accepted)
+        lane.queue.clear()
+
+
+def _end_of(channel: Channel) -> Deferred[None]:
+    """Fire when *channel* has ended; a Deferred of its own, because a cancelled wait must not cancel the account."""
+    over: Deferred[None] = Deferred()
+    channel.ended.addCallback(lambda _: over.callback(None))
+    return over
