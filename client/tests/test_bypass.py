@@ -222,3 +222,27 @@ async def test_a_marker_of_root_does_not_help_a_store_with_another_node_id(
     fstat = os.fstat
     monkeypatch.setattr("granum.bypass.os.fstat", lambda fd: os.stat_result((*fstat(fd)[:4], 0, *fstat(fd)[5:])))
     assert await read(tmp_path / "none", markers=(str(tmp_path),)) is None
+
+
+# -- parts, and whether there is a store at all ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "part"),
+    [(0, None, b"frame"), (1, 3, b"ram"), (3, None, b"me"), (3, 99, b"me"), (5, 1, b""), (99, None, b""), (2, 0, b"")],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_part_of_a_file_is_read(store: Path, start: int, length: int | None, part: bytes) -> None:
+    assert await LocalStores([str(store)], (), reactor).read(NODE, FILE, start, length) == part
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_start_that_no_file_can_have_is_left_to_the_node(store: Path) -> None:
+    assert await LocalStores([str(store)], (), reactor).read(NODE, FILE, 1 << 80, 1) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_is_known_which_stores_are_on_this_machine(store: Path) -> None:
+    stores = LocalStores([str(store)], (), reactor)
+    other = Node("id-2", "scope2:1", "127.0.0.1", 1, "lab", "id-2")
+    assert [await stores.has(NODE), await stores.has(other)] == [True, False]

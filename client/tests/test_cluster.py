@@ -1,6 +1,7 @@
 """The cluster: one tree over several nodes, honest when one of them is away."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,22 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.task import deferLater
 
-from granum import request
+from granum import patience
 from granum.cluster import Cluster
 from granum.discovery import Sink
+from granum.placement import by_hash, least_recently_written, pinned
 from granum.roster import Node
 from granum.testing import FakeNode, MemoryCluster
+from granum.transfer import Receipt
 from granum.wire.advert import Advertisement
 from granum.wire.errors import (
     AlreadyStored,
+    BadConfig,
     BadPath,
+    BadRequest,
     Closed,
     IsADirectory,
+    NodeError,
     NodeUnreachable,
     NoNode,
     NotADirectory,
@@ -31,7 +37,7 @@ from granum.wire.errors import (
     Partial,
 )
 from granum.wire.listing import Flags
-from granum.wire.paths import ROOT
+from granum.wire.paths import ROOT, ClusterPath
 
 
 async def until(met: Callable[[], bool]) -> None:
@@ -79,7 +85,7 @@ class World:
 
 @pytest_twisted.async_yield_fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(request, "STALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(patience, "STALL_TIMEOUT_S", 0.2)
     memory = MemoryCluster(reactor)
     await memory.start()
     world = World(memory)
@@ -323,10 +329,26 @@ async def test_a_dead_node_is_passed_over_by_writes(world: World) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_put_whose_answer_is_lost_is_not_put_elsewhere(world: World) -> None:
-    world.a.fail_next("cut", verb="PUT")
+    world.a.fail_next("cut", verb="PUT", count=2)
     with pytest.raises(NotReceipted, match=world.names(world.a)[0]):
         await world.cluster.put("/f", b"x")
     assert [dict(fake.files) for fake in world.fakes] == [{"/f": b"x"}, {}, {}]
+
+
+@pytest.mark.parametrize("fault", ["drop", "cut"])
+@pytest_twisted.ensureDeferred
+async def test_a_put_whose_answer_is_lost_is_put_again_on_the_same_node(world: World, fault: str) -> None:
+    world.a.fail_next(fault, verb="PUT")
+    assert (await world.cluster.put("/f", b"x")).node.node_id == world.a.node_id
+    assert [dict(fake.files) for fake in world.fakes] == [{"/f": b"x"}, {}, {}]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_put_that_is_not_answered_in_time_is_not_waited_for_twice(world: World) -> None:
+    world.a.fail_next("silent", verb="PUT", count=2)
+    with pytest.raises(NotReceipted):
+        await world.cluster.put("/f", b"x")
+    assert [verb for verb, _ in world.a.requests].count("PUT") == 1
 
 
 @pytest_twisted.ensureDeferred
@@ -513,7 +535,7 @@ async def test_puts_that_wait_for_their_turn_at_a_node_that_freezes_go_to_anothe
 
 @pytest_twisted.ensureDeferred
 async def test_what_is_kept_of_a_failure_does_not_keep_the_body(world: World) -> None:
-    world.a.fail_next("drop", verb="PUT")
+    world.a.fail_next("drop", verb="PUT", count=2)
     with pytest.raises(NotReceipted):
         await world.cluster.put("/f", b"x" * 1000)
     (cause,) = world.cluster.roster.missing().values()
@@ -526,3 +548,189 @@ async def test_who_misspelt_the_name_of_the_cluster_is_told_of_the_others(world:
     with pytest.raises(NoNode, match="There are nodes of 'test'; if one of these is meant, give its name"):
         await cluster.ready()
     await cluster.stopService()
+
+
+# -- parts of files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "part"),
+    [(6, 5, b"light"), (6, None, b"light\n"), (6, 99, b"light\n"), (0, 5, b"first"), (12, 1, b""), (3, 0, b"")],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_part_of_a_file_is_given(world: World, start: int, length: int | None, part: bytes) -> None:
+    world.b.files["/run/f"] = b"first light\n"
+    assert await world.cluster.get("/run/f", start=start, length=length) == part
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_part_is_all_that_is_sent(world: World) -> None:
+    world.b.files["/run/f"] = bytes(10**6)
+    asked: list[str] = []
+    real = world.cluster._transfer._requester.request
+
+    async def spy(verb: str, *arguments: Any, **options: Any) -> Any:
+        reply = await real(verb, *arguments, **options)
+        asked.append(f"{verb} {reply.status} {len(reply.body)}")
+        return reply
+
+    world.cluster._transfer._requester.request = spy  # type: ignore[method-assign]
+    await world.cluster.get("/run/f", start=1000, length=7)
+    assert asked[-1] == "GET 206 7"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_that_knows_no_parts_sends_the_file_and_it_is_cut_here(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("granum.testing.answer._RANGE", re.compile("never"))
+    world.b.files["/run/f"] = b"first light\n"
+    assert await world.cluster.get("/run/f", start=6, length=5) == b"light"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_that_sends_another_part_is_not_believed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("granum.transfer.range_of", lambda start, length: "bytes=0-4")
+    world.b.files["/run/f"] = b"first light\n"
+    with pytest.raises(NodeError, match=r"sent another part of /run/f than was asked for: bytes 0-4/12"):
+        await world.cluster.get("/run/f", start=6, length=5)
+
+
+@pytest.mark.parametrize(("start", "length"), [(-1, None), (0, -1)])
+@pytest_twisted.ensureDeferred
+async def test_a_part_before_the_file_is_refused(world: World, start: int, length: int | None) -> None:
+    with pytest.raises(BadRequest, match="no part of a file"):
+        await world.cluster.get("/run/f", start=start, length=length)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_part_of_what_is_not_there_or_a_directory_fails_as_the_whole_does(world: World) -> None:
+    world.a.files["/run/f"] = b"1"
+    with pytest.raises(NotStored):
+        await world.cluster.get("/absent", start=1)
+    with pytest.raises(IsADirectory):
+        await world.cluster.get("/run", start=1)
+
+
+# -- collisions, receipts, placement, locality -------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_different_files_under_one_name_every_reader_gets_that_of_the_lowest_node_id(world: World) -> None:
+    world.a.files["/run/f"], world.b.files["/run/f"], world.c.files["/run/f"] = b"one", b"two", b"one"
+    nodes = await world.cluster.ready()
+    assert await world.cluster.get("/run/f") == b"one"
+    assert await world.cluster.get("/run/f", nodes=nodes[::-1]) == b"one"
+    assert [node.node_id for node in (await world.cluster.listdir("/run")).holders("f")] == [
+        world.a.node_id,
+        world.c.node_id,
+    ]
+    [(where, collision)] = world.cluster.collisions
+    assert (str(where), collision.name, collision.same_size) == ("/run", "f", True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_receipt_of_a_stream_shows_at_once_without_asking(world: World) -> None:
+    for fake in world.fakes:
+        fake.files[f"/run/{fake.computer}"] = b"1"
+    await world.cluster.listdir("/run")
+    node = (await world.cluster.ready())[1]
+    world.b.files["/run/g"] = b"22"
+    for fake in world.fakes:
+        fake.requests.clear()
+    world.cluster.noted(Receipt(ClusterPath.parse("/run/g"), node, 2, 0.0, "commit"))
+    assert list(await world.cluster.listdir("/run")) == ["fake0", "fake1", "fake2", "g"]
+    assert [fake.requests for fake in world.fakes] == [[], [], []]
+
+
+@pytest_twisted.ensureDeferred
+async def test_puts_go_where_the_placement_says(world: World) -> None:
+    world.cluster._placement = pinned(world.c.node_id)
+    for n in range(3):
+        await world.cluster.put(f"/run/{n}", b"x")
+    assert sorted(world.c.files) == ["/run/0", "/run/1", "/run/2"]
+    world.c.die()
+    with pytest.raises(OnSomeNodes, match=f"no node named {world.c.node_id} can be written now"):
+        await world.cluster.put("/run/3", b"x")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_placement_by_space_asks_the_nodes_for_their_room_first(world: World) -> None:
+    for fake, free in zip(world.fakes, (0, 1 << 40, 0), strict=True):
+        fake._service.answerer.status["Disk"] = {"total": 1 << 41, "free": free}
+        fake._service.answerer.status["Granum"] = {"writable": free > 0}
+    world.cluster._placement = world.cluster._named("space")
+    await world.cluster.put("/run/f", b"x")
+    assert list(world.b.files) == ["/run/f"]
+    assert [state.room and state.room.free for state in await world.cluster.nodes()] == [0, 1 << 40, 0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_placement_can_be_had_by_name_and_a_wrong_name_is_refused(world: World) -> None:
+    assert (await world.cluster.placement("hash"), await world.cluster.placement()) == (by_hash, least_recently_written)
+    with pytest.raises(BadConfig, match="there is no placement 'hsah'"):
+        await world.cluster.placement("hsah")
+
+
+@pytest_twisted.ensureDeferred
+async def test_locality_tells_what_lies_where(world: World) -> None:
+    world.a.files["/run.pcs/metadata.json"] = b"{}"
+    for n, fake in enumerate((world.a, world.b, world.a)):
+        fake.files[f"/run.pcs/frame0000{n}.pzf"] = b"12345"
+    found = await world.cluster.locality("/run.pcs")
+    assert [(share.node.node_id, share.frames, share.files, share.bytes) for share in found.shares] == [
+        (world.a.node_id, (0, 2), ("metadata.json",), 12),
+        (world.b.node_id, (1,), (), 5),
+    ]
+
+
+# -- a flood of advertisements -----------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_flood_of_advertisements_is_bounded_and_a_real_node_in_it_is_found(world: World) -> None:
+    """Names that nobody answers to do not fill the roster, and who answers is let in all the same."""
+    sink = world.source.sink
+    await world.cluster.ready()
+    sink.gone(world.c.advertisement.instance, "mdns")
+    for n in range(2000):
+        sink.heard(Advertisement(f"PYMEDataServer [test]:evil{n} - PID:{n}", "127.0.0.1", 1, f"evil{n}"), "mdns")
+    sink.heard(world.c.advertisement, "mdns")
+    gathering = world.cluster._gathering
+    assert (len(world.cluster.roster.states()), len(gathering._untried) <= 256) == (32, True)
+    await until(lambda: any(node.node_id == world.c.node_id for node in world.cluster.roster.nodes()))
+    await until(lambda: not gathering._trials)
+    assert len(world.cluster.roster.states()) == 33
+    assert len(world.cluster._transfer._lanes) <= 33
+    world.c.files["/run/f"] = b"1"
+    assert await world.cluster.get("/run/f") == b"1"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_flood_that_goes_on_delays_nobody(world: World) -> None:
+    """Strangers that accept connections and say nothing are waited for by none."""
+    await world.cluster.ready()
+    world.a.files["/run/f"] = b"1"
+    silent = FakeNode(reactor, cluster="test")
+    await silent.start()
+    silent.fail_next("silent", count=1000)
+    for n in range(100):
+        name = f"PYMEDataServer [test]:evil{n} - PID:{n}"
+        port = 1 if n < 40 else silent.port  # the first ones are believed and refuse
+        world.source.sink.heard(Advertisement(name, "127.0.0.1", port, f"evil{n}"), "mdns")
+    assert len(world.cluster._gathering._trials) > 10
+    assert await world.cluster.get("/run/f") == b"1"
+    assert len(world.cluster._gathering._trials) > 10
+    await silent.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_cluster_that_is_stopped_during_a_flood_leaves_nothing_behind(world: World) -> None:
+    sink = world.source.sink
+    await world.cluster.ready()
+    for n in range(200):
+        sink.heard(Advertisement(f"PYMEDataServer [test]:evil{n} - PID:{n}", "127.0.0.1", 1, f"evil{n}"), "mdns")
+    await world.cluster.stopService()
+    gathering = world.cluster._gathering
+    assert (gathering._untried, gathering._trials) == ({}, set())
+    world.cluster.startService()

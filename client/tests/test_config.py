@@ -35,8 +35,24 @@ PLACES = [
 ]
 
 
-def test_nothing_is_configured_by_default(machine) -> None:
-    assert machine({}) == Config(cluster="", nodes=(), local_stores=(), port=15348)
+def test_nothing_is_configured_by_default(machine, tmp_path) -> None:
+    overflow = str(tmp_path / "home/.local/state/granum/overflow")
+    assert machine({}) == Config(cluster="", nodes=(), local_stores=(), port=15348, overflow_dir=overflow)
+    assert set(machine({}).origins.values()) == {"default"}
+
+
+def test_the_overflow_lies_where_other_state_does_or_where_one_says(machine, tmp_path) -> None:
+    assert machine({}, None, {"XDG_STATE_HOME": "/state"}).overflow_dir == "/state/granum/overflow"
+    config = machine({OWN: "overflow_dir: /fast\noverflow_bytes_max: 1000"})
+    assert (config.overflow_dir, config.overflow_bytes_max) == ("/fast", 1000)
+    assert config.origins["overflow_dir"] == str(tmp_path / OWN)
+    assert machine({}, None, {"GRANUM_OVERFLOW_BYTES_MAX": "5"}).overflow_bytes_max == 5
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "much", "true", "1.5"])
+def test_a_bad_size_of_the_overflow_is_refused(machine, size: str) -> None:
+    with pytest.raises(BadConfig, match="overflow_bytes_max"):
+        machine({OWN: f"overflow_bytes_max: {size}"})
 
 
 def test_the_command_line_wins_over_everything(machine) -> None:
@@ -81,8 +97,9 @@ def test_an_unknown_key_in_our_file_is_refused_with_file_and_key(machine, tmp_pa
 
 
 def test_keys_of_others_in_their_files_are_ignored(machine) -> None:
+    nothing = machine({})
     config = machine({"etc/granum/node.yaml": "bind: 10.0.0.1", "home/.PYME/config.yaml": "VisGUI-new_layout: true"})
-    assert config == Config()
+    assert config == nothing
 
 
 def test_a_bad_value_is_refused_even_where_a_stronger_place_wins(machine) -> None:
@@ -97,9 +114,16 @@ def test_a_file_that_is_no_mapping_is_refused_with_its_name(machine, text: str) 
 
 
 def test_an_empty_file_sets_nothing(machine) -> None:
-    assert machine({OWN: "# nothing yet\n"}) == Config()
+    assert machine({}) == machine({OWN: "# nothing yet\n"})
 
 
 def test_resolving_reads_nothing() -> None:
     config = resolve([Layer("one", {"cluster": "a"}), Layer("two", {"cluster": "b", "nodes": "c:1"})])
     assert (config.cluster, config.nodes, config.origins["nodes"]) == ("a", ("c:1",), "two")
+
+
+def test_the_placement_is_a_setting_and_a_wrong_name_is_refused_where_it_stands(machine) -> None:
+    assert machine({OWN: "placement: chunk:10"}).placement == "chunk:10"
+    assert machine({}, None, {"GRANUM_PLACEMENT": "pinned:scope1"}).placement == "pinned:scope1"
+    with pytest.raises(BadConfig, match=r"config\.yaml: there is no placement 'hsah'; there are .*hash"):
+        machine({OWN: "placement: hsah"})

@@ -85,6 +85,30 @@ async def test_a_node_is_heard_moves_and_says_goodbye(advertiser: Zeroconf) -> N
     await source.stop()
 
 
+def test_what_a_node_said_before_it_crashed_does_not_count_again_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its old record changes with the address that it shares with the new one; nothing says that it is old but its age."""
+    received = {"PID:1": 1.0, "PID:2": 2.0}
+    monkeypatch.setattr(discovery, "_received", lambda _, service: received[service])
+    monkeypatch.setattr(
+        discovery,
+        "_from_cache",
+        lambda _, service: Advertisement(f"PYMEDataServer [test-discovery]:n - {service}", "10.0.0.1", 1, "id-1"),
+    )
+    source, told = ZeroconfSource(reactor), []
+    sink = source._sink = Heard()
+    sink.heard = lambda advertisement, _: told.append(advertisement.instance[-5:])  # type: ignore[method-assign]
+    for service in ("PID:1", "PID:2", "PID:1"):
+        source._changed(None, service, True)  # type: ignore[arg-type]
+    assert told == ["PID:1", "PID:2"]
+    received["PID:1"] = 3.0  # said anew: a process may get the number of an earlier one
+    source._changed(None, "PID:1", True)  # type: ignore[arg-type]
+    source._changed(None, "PID:1", False)  # type: ignore[arg-type]
+    source._changed(None, "PID:2", True)  # type: ignore[arg-type]
+    assert told[2:] == ["PID:1", "PID:2"]
+    source._changed(None, "PID:2", False)  # type: ignore[arg-type]
+    assert (source._ids, source._services) == ({}, {})
+
+
 @pytest_twisted.ensureDeferred
 async def test_the_source_says_where_it_listens(advertiser: Zeroconf) -> None:
     source = ZeroconfSource(reactor)
@@ -137,7 +161,8 @@ async def test_a_node_that_is_still_being_resolved_is_waited_for(
 
 
 @pytest_twisted.ensureDeferred
-async def test_resolving_many_nodes_leaves_threads_for_others() -> None:
+async def test_resolving_many_nodes_leaves_threads_for_others_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "_from_cache", lambda *_: None)
     source, sink, asked = ZeroconfSource(reactor), Heard(), []
 
     def in_thread(*what: Any) -> Deferred[Any]:
@@ -148,3 +173,14 @@ async def test_resolving_many_nodes_leaves_threads_for_others() -> None:
     for number in range(1000):
         source._changed(None, f"node {number}", True)  # type: ignore[arg-type]
     assert len(asked) == 4
+    assert (source._unresolved, len(source._changes)) == (64, 64)
+
+
+def test_what_comes_whole_is_heard_at_once_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [Advertisement(f"PYMEDataServer [test-discovery]:n - PID:{n}", "10.0.0.1", 1) for n in range(1000)]
+    monkeypatch.setattr(discovery, "_from_cache", lambda _, service: said[int(service)])
+    source, sink = ZeroconfSource(reactor), Heard()
+    source._sink = sink
+    for n in range(1000):
+        source._changed(None, str(n), True)  # type: ignore[arg-type]
+    assert (len(sink.known), source._unresolved, source._changes) == (1000, 0, {})

@@ -98,6 +98,13 @@ async def test_the_latest_row_of_a_name_wins_and_stale_rows_are_not_heard(fake: 
     assert {what for what, *_ in sink.told} == {"heard"}
 
 
+def test_of_too_many_rows_the_latest_are_tried(tmp_path: Path) -> None:
+    """Rows of killed processes stay in the file for ever; one that was written again is as new as its last row."""
+    rows = [(f"node {n}", "127.0.0.1", 1) for n in (*range(300), 0)]
+    found = listed._read_registry(registry(tmp_path, *rows))
+    assert list(found) == [f"node {n}" for n in (*range(45, 300), 0)]
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_row_that_is_taken_away_is_gone(fake: FakeNode, tmp_path: Path) -> None:
     sink, file = Sink(), registry(tmp_path, (INSTANCE, "127.0.0.1", fake.port))

@@ -1,6 +1,7 @@
 """Transfers believe an answer only when it comes from the right node and is whole, and never wait for ever."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol
 
-from granum import request
+from granum import patience
 from granum.roster import Node
 from granum.testing import FakeNode
 from granum.transfer import Receipt, Transfer
+from granum.wire.digest import XXH3, Digest
 from granum.wire.errors import (
     AlreadyStored,
     BadListing,
@@ -151,7 +153,7 @@ async def test_a_node_of_unknown_id_may_be_any(world: World) -> None:
 async def test_a_silent_node_is_given_up_with_its_name_and_address(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request, "STALL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(patience, "STALL_TIMEOUT_S", 0.1)
     world.fake.fail_next("silent")
     with pytest.raises(NodeTimeout, match=f"node fake:1 at {world.node.host} did not answer within 0.1 s"):
         await world.transfer.get(world.node, FILE)
@@ -162,7 +164,7 @@ async def test_a_silent_node_is_given_up_with_its_name_and_address(
 async def test_those_who_wait_in_turn_for_a_silent_node_fail_with_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request, "STALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(patience, "STALL_TIMEOUT_S", 0.2)
     world.fake.fail_next("silent", count=100)
     gets = [Deferred.fromCoroutine(world.transfer.get(world.node, FILE)) for _ in range(40)]
     before = reactor.seconds()
@@ -267,10 +269,51 @@ async def test_bytes_that_have_another_digest_are_refused_with_node_and_path(nam
         await answered_with(answer, lambda transfer, node: transfer.get(node, FILE))
 
 
+@pytest.mark.parametrize(
+    ("named", "digest"),
+    [
+        (b"Granum-Digest: xxh3-128=%b\r\n" % OF_HELLO, Digest(XXH3, OF_HELLO.decode())),
+        (b"Granum-Digest: xxh3-128=1\r\n", None),
+        (b"Granum-Digest: new=1\r\n", None),
+        (b"", None),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_the_digest_that_the_node_names_without_its_bytes(named: bytes, digest: Digest | None) -> None:
+    answer = OK + b"5\r\n" + named + b"\r\n"
+    assert await answered_with(answer, lambda transfer, node: transfer.digest(node, FILE)) == digest
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_not_stored_has_no_digest(world: World) -> None:
+    with pytest.raises(NotStored):
+        await world.transfer.digest(world.node, FILE)
+
+
+@pytest_twisted.ensureDeferred
+async def test_metrics_are_a_page_of_text_that_not_every_node_has() -> None:
+    page = OK + b"5\r\n\r\nup 1\n"
+    assert await answered_with(page, lambda transfer, node: transfer.metrics(node)) == "up 1\n"
+    absent = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(NotStored):
+        await answered_with(absent, lambda transfer, node: transfer.metrics(node))
+
+
 @pytest_twisted.ensureDeferred
 async def test_the_same_bytes_may_be_put_again(world: World) -> None:
     first = await world.transfer.put(world.node, FILE, b"one")
     assert await world.transfer.put(world.node, FILE, b"one") == first
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_answers_without_the_id_of_the_node_is_not_that_node() -> None:
+    """A web server, say, that somebody advertised as one."""
+
+    async def ask(transfer: Transfer, node: Node) -> bytes:
+        return await transfer.get(replace(node, node_id="id-1"), FILE)
+
+    with pytest.raises(NodeUnreachable, match="not id-1 but one without an id"):
+        await answered_with(OK + b"5\r\n\r\nhello", ask)
 
 
 @pytest_twisted.ensureDeferred

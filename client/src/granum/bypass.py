@@ -8,13 +8,14 @@ reactor's pool.
 """
 
 import errno
+import io
 import ipaddress
 import json
 import os
 import re
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.threads import deferToThreadPool
@@ -57,21 +58,32 @@ class LocalStores:
         looked = self._absent.get(node.node_id)
         return bool(node.node_id) and (looked is None or self._reactor.seconds() >= looked + RESCAN_S)
 
-    async def read(self, node: Node, path: ClusterPath) -> bytes | None:
-        """Return the bytes of *path* in the store of *node*; None when they cannot be had this way."""
+    async def read(self, node: Node, path: ClusterPath, start: int = 0, length: int | None = None) -> bytes | None:
+        """Return *length* bytes of *path* in the store of *node* from byte *start* on, all the rest for None.
+
+        None when they cannot be had this way.
+        """
+        return await self._with_store(node, lambda root: _read_below(root, path.parts, start, length))
+
+    async def has(self, node: Node) -> bool:
+        """Whether the store of *node* can be read on this machine."""
+        return await self._with_store(node, _close) is not None
+
+    async def _with_store(self, node: Node, use: Callable[[int], bytes | None]) -> bytes | None:
+        """Return what *use* makes, in a thread, of a descriptor of the store of *node*; None without such a store."""
         if not self.may_hold(node):
             return None
         pool = self._reactor.getThreadPool()
         now = self._reactor.seconds()
-        is_local, body = await deferToThreadPool(self._reactor, pool, self._read, node.node_id, path)
+        is_local, body = await deferToThreadPool(self._reactor, pool, self._open_and, node.node_id, use)
         if is_local:
             self._absent.pop(node.node_id, None)
         else:
             self._absent[node.node_id] = now
         return body
 
-    def _read(self, node_id: str, path: ClusterPath) -> tuple[bool, bytes | None]:
-        """Return whether there is a store of *node_id*, and the bytes of *path* in it. Runs in a thread."""
+    def _open_and(self, node_id: str, use: Callable[[int], bytes | None]) -> tuple[bool, bytes | None]:
+        """Return whether there is a store of *node_id*, and what *use* makes of it, which closes it. Runs in a thread."""
         known = self._found.get(node_id)
         candidates = [(known, False)] if known is not None else []
         stores = [(store, False) for store in self._stores]
@@ -80,7 +92,7 @@ class LocalStores:
             if root is not None:
                 if not is_vouched:  # a marker is read again each time: it goes when its node does
                     self._found[node_id] = directory
-                return True, _read_below(root, path.parts)
+                return True, use(root)
         return False, None
 
 
@@ -153,8 +165,13 @@ def _open_store(directory: str, node_id: str, *, is_vouched: bool) -> int | None
     return None
 
 
-def _read_below(root: int, names: Sequence[str]) -> bytes | None:
-    """Return the bytes of the regular file *names* below *root*, which is closed."""
+def _close(root: int) -> bytes:
+    os.close(root)
+    return b""
+
+
+def _read_below(root: int, names: Sequence[str], start: int, length: int | None) -> bytes | None:
+    """Return the part of the regular file *names* below *root*, which is closed."""
     try:
         fd = _open_below(root, names)
     except OSError:
@@ -162,14 +179,25 @@ def _read_below(root: int, names: Sequence[str]) -> bytes | None:
     finally:
         os.close(root)
     try:
-        size = os.fstat(fd).st_size
+        size = max(os.fstat(fd).st_size - start, 0)
+        expected = size if length is None else min(size, length)
         with open(fd, "rb", buffering=0, closefd=False) as file:
-            body = file.readall()
-    except OSError:
+            file.seek(start)
+            body = file.readall() if length is None else _read_exactly(file, expected)
+    except (OSError, OverflowError):
         return None
     finally:
         os.close(fd)
-    return body if len(body) == size else None
+    return body if len(body) == expected else None
+
+
+def _read_exactly(file: io.FileIO, length: int) -> bytes:
+    """Return *length* bytes of *file*, fewer when it ends: one read stops at 2 GiB."""
+    pieces = []
+    while length and (piece := file.read(length)):
+        pieces.append(piece)
+        length -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _open_below(root: int, names: Sequence[str]) -> int:

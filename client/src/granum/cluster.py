@@ -9,57 +9,33 @@ For plain threads there is `granum.blocking`.
 """
 
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, fail
 
-from granum.bypass import LocalStores, is_own_address, marker_directories
-from granum.directory import Directory, absent
+from granum.bypass import LocalStores, marker_directories
+from granum.directory import Directory
 from granum.discovery import Source, ZeroconfSource
 from granum.gathering import Gathering
 from granum.listed import RegistrySource, StaticSource
-from granum.placement import Ledger, least_recently_written
+from granum.locality import Locality, locality_of
+from granum.placement import AnyPlacement, Ledger, SpaceAware, least_recently_written, placement_named
+from granum.reading import Reading, Stat
+from granum.room import room_of
 from granum.roster import Node, NodeState, Roster
 from granum.transfer import Receipt, Transfer
-from granum.union import UnionView
+from granum.union import Collision, UnionView
 from granum.wire.advert import PORT
-from granum.wire.errors import (
-    AlreadyStored,
-    BadPath,
-    Closed,
-    GranumError,
-    IsADirectory,
-    NodeBusy,
-    NodeUnreachable,
-    NoNode,
-    NoSpace,
-    NotStored,
-    OnSomeNodes,
-    Partial,
-)
-from granum.wire.listing import Flags, flags_of_directory
+from granum.wire.errors import Closed, GranumError, Partial
 from granum.wire.paths import ROOT, ClusterPath
+from granum.writing import Writing
+
+__all__ = ["Cluster", "Path", "Stat"]
 
 T = TypeVar("T")
 Path = str | ClusterPath
-
-
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """What is stored under *path*: *size* in bytes, or the number of entries of a directory, summed over *nodes*."""
-
-    path: ClusterPath
-    flags: Flags
-    size: int
-    nodes: tuple[Node, ...]
-
-    @property
-    def is_directory(self) -> bool:
-        """Whether it can be listed."""
-        return bool(self.flags & Flags.DIRECTORY)
 
 
 class Cluster(Service):
@@ -68,6 +44,7 @@ class Cluster(Service):
     *sources* tell of nodes; by default mDNS and the registry of this machine. *nodes*, 'host:port', are known besides. Files
     of nodes on this machine are read from their stores unless *bypass* is off: from those in *local_stores*, and from those
     that nodes make known in *markers*, directories (by default where nodes do). *port* is that of hosts in *nodes* without one.
+    *placement* says where puts go: a function of `granum.placement`, or a name as `placement_named` takes it.
     """
 
     def __init__(
@@ -81,6 +58,7 @@ class Cluster(Service):
         markers: Sequence[str] | None = None,
         bypass: bool = True,
         port: int = PORT,
+        placement: AnyPlacement | str = least_recently_written,
     ) -> None:
         self.reactor = reactor
         self.roster = Roster(name)
@@ -88,11 +66,14 @@ class Cluster(Service):
         self._transfer = Transfer(reactor, answered=self._answered, failed=self._failed)
         self._directory = Directory(self._transfer, self.roster, reactor.seconds)
         marked = marker_directories(os.environ) if markers is None else markers
-        self._local = LocalStores(local_stores, marked, reactor) if bypass else None
+        local = LocalStores(local_stores, marked, reactor) if bypass else None
+        self._reading = Reading(self._transfer, self._directory, self.roster, local)
+        self._writing = Writing(self._transfer, self._directory, self.roster, self.ledger, reactor.seconds)
+        self._placement = self._named(placement)
         if sources is None:
             sources = (ZeroconfSource(reactor), RegistrySource(reactor, self._transfer.status))
         listed = (StaticSource(nodes, reactor, self._transfer.status, port),) if nodes else ()
-        self._gathering = Gathering(self.roster, (*sources, *listed), self._transfer.status, reactor)
+        self._gathering = Gathering(self.roster, (*sources, *listed), self._status, reactor)
         self._verbs: set[Deferred[Any]] = set()  # on their way; Any: each fires with something else
         self._stopped = False
 
@@ -136,30 +117,47 @@ class Cluster(Service):
 
     def exists(self, path: Path) -> Deferred[bool]:
         """Fire with whether *path* is stored; fails with Partial when a node that might hold it did not answer."""
-        return self._verb(self._exists, path)
+        return self._verb(self._reading.exists, path)
 
     def isdir(self, path: Path) -> Deferred[bool]:
         """Fire with whether *path* is a directory; fails as `exists` does."""
-        return self._verb(self._is_directory, path)
+        return self._verb(self._reading.is_directory, path)
 
     def stat(self, path: Path) -> Deferred[Stat]:
         """Fire with kind, size and nodes of *path*; fails with NotStored or Partial."""
-        return self._verb(self._stat, path)
+        return self._verb(self._reading.stat, path)
 
     def locate(self, path: Path) -> Deferred[tuple[Node, ...]]:
         """Fire with the nodes that hold *path*, the nearest first; fails with NotStored or Partial."""
-        return self._verb(self._locate, path)
+        return self._verb(self._reading.locate, path)
 
-    def get(self, path: Path, *, nodes: Sequence[Node] | None = None) -> Deferred[bytes]:
+    def locality(self, path: Path) -> Deferred[Locality]:
+        """Fire with what of the series or directory *path* lies on which node, and on this machine; fails as `listdir`."""
+        return self._verb(self._locality, path)
+
+    def get(
+        self, path: Path, *, start: int = 0, length: int | None = None, nodes: Sequence[Node] | None = None
+    ) -> Deferred[bytes]:
         """Fire with the bytes of the file *path*, from the nearest of its holders, or of *nodes*, that gives them.
 
-        Fails with NotStored, IsADirectory, Partial, or when every holder failed with that one's error, or OnSomeNodes.
+        A whole file is compared with its digest. With *start* or *length* come only *length* bytes (None: all the rest) from
+        byte *start* on, fewer where the file ends, and these are not: a digest is of the whole file.
+
+        Fails with NotStored, IsADirectory, Partial, BadRequest for a negative *start* or *length*, or when every holder
+        failed with that one's error, or OnSomeNodes.
         """
 
         async def get(path: ClusterPath) -> bytes:
-            return await self._get(path, nodes)
+            if start == 0 and length is None:
+                return await self._reading.get(path, nodes)
+            return await self._reading.part(path, start, length, nodes)
 
         return self._verb(get, path)
+
+    @property
+    def collisions(self) -> tuple[tuple[ClusterPath, Collision], ...]:
+        """The collisions that this client has met, each with its directory; every one is logged once as well."""
+        return self._directory.collisions
 
     async def walk(self, top: Path = ROOT) -> AsyncIterator[tuple[ClusterPath, UnionView]]:
         """Yield every directory at and below *top* with its view, parents before their children, in the order of names.
@@ -182,24 +180,41 @@ class Cluster(Service):
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def put(self, path: Path, body: bytes, *, node: Node | None = None) -> Deferred[Receipt]:
-        """Store *body* as *path*, on *node* or on the least recently written one; fire with the receipt.
+        """Store *body* as *path*, on *node* or where the placement says; fire with the receipt.
 
         All nodes are asked first whether they have that name. Fails with AlreadyStored, which names the node, BadPath,
         NotReceipted when the answer was lost, or the errors of the nodes that were tried.
         """
 
         async def put(path: ClusterPath) -> Receipt:
-            return await self._write(path, node, lambda chosen: self._transfer.put(chosen, path, body))
+            placement = await self._prepared(self._placement)
+            return await self._writing.put(path, body, node, placement)
 
         return self._verb(put, path)
 
     def mkdir(self, path: Path) -> Deferred[Receipt]:
-        """Make the directory *path* on the least recently written node; otherwise as `put`."""
+        """Make the directory *path* where the placement says; otherwise as `put`."""
 
         async def mkdir(path: ClusterPath) -> Receipt:
-            return await self._write(path, None, lambda chosen: self._transfer.mkdir(chosen, path))
+            return await self._writing.mkdir(path, await self._prepared(self._placement))
 
         return self._verb(mkdir, path)
+
+    def placement(self, wanted: AnyPlacement | str | None = None) -> Deferred[AnyPlacement]:
+        """Fire with the placement *wanted*, or the cluster's own for None, once what it needs of the nodes is known.
+
+        *wanted* may be a name, as `placement_named` takes it. Call `granum.placement.choose` with what comes. Fails with
+        BadConfig for another name, or NoNode.
+        """
+
+        async def resolved() -> AnyPlacement:
+            return await self._prepared(self._placement if wanted is None else self._named(wanted))
+
+        return self._verb(resolved)
+
+    def noted(self, receipt: Receipt) -> None:
+        """Let a *receipt* that came by another way than `put`, as those of a stream do, show in views at once; cheap."""
+        self._directory.stored(receipt.path, receipt.size, receipt.node)
 
     def forget_listing(self, path: Path) -> None:
         """Drop the cached listings that a write to *path*, made elsewhere in this program, changes."""
@@ -232,6 +247,19 @@ class Cluster(Service):
     async def _states(self) -> tuple[NodeState, ...]:
         return self.roster.states()
 
+    def _named(self, placement: AnyPlacement | str) -> AnyPlacement:
+        return placement_named(placement, self.roster.room) if isinstance(placement, str) else placement
+
+    async def _prepared(self, placement: AnyPlacement) -> AnyPlacement:
+        if isinstance(placement, SpaceAware):
+            await self._gathering.watch_room()
+        return placement
+
+    async def _status(self, node: Node) -> Mapping[str, object]:
+        status = await self._transfer.status(node)
+        self.roster.told(node.key, room_of(status))
+        return status
+
     def _answered(self, node: Node) -> None:
         self.roster.answered(node.key, self.reactor.seconds())
 
@@ -241,80 +269,7 @@ class Cluster(Service):
 
     # -- inside: verbs -------------------------------------------------------------------------------------------------
 
-    async def _exists(self, path: ClusterPath) -> bool:
-        view = await self._directory.find(path)
-        if not view.stored and view.partial:
-            raise absent(path, view)
-        return view.stored
-
-    async def _is_directory(self, path: ClusterPath) -> bool:
-        view = await self._directory.find(path)
-        if not view.stored and view.partial:
-            raise absent(path, view)
-        return view.stored and view[path.name].is_directory
-
-    async def _stat(self, path: ClusterPath) -> Stat:
-        view = await self._directory.find(path)
-        if not view.stored:
-            raise absent(path, view)
-        entry, nodes = view[path.name], view.holders(path.name)
-        if not entry.is_directory:
-            return Stat(path, entry.flags, entry.size, nodes)
-        inside = await self._directory.view(path)
-        return Stat(path, flags_of_directory(inside), sum(len(inside.holders(name)) for name in inside), nodes)
-
-    async def _locate(self, path: ClusterPath) -> tuple[Node, ...]:
-        return self._nearest_first(await self._directory.locate(path))
-
-    def _nearest_first(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
-        """Return *nodes* in the order to read from: those on this machine, the others, those that are missing."""
-        missing = self.roster.missing()
-        return tuple(sorted(nodes, key=lambda node: (node in missing, not is_own_address(node.address), node.key)))
-
-    async def _get(self, path: ClusterPath, nodes: Sequence[Node] | None) -> bytes:
-        holders = await self._locate(path) if nodes is None else self._nearest_first(nodes)
-        for node in holders:
-            if self._local is not None and (body := await self._local.read(node, path)) is not None:
-                return body
-        causes: dict[str, GranumError] = {}
-        for node in holders:
-            try:
-                return await self._transfer.get(node, path)
-            except IsADirectory:
-                raise
-            except GranumError as error:
-                causes[node.name] = error
-        if not causes:
-            raise NoNode(f"{path}: no node was named to read it from")
-        different = {type(cause) for cause in causes.values()}
-        if len(causes) == 1 or different == {NotStored}:
-            raise next(iter(causes.values()))
-        raise OnSomeNodes(f"{path} could not be read", causes)
-
-    async def _write(
-        self, path: ClusterPath, node: Node | None, write: Callable[[Node], Coroutine[Any, Any, Receipt]]
-    ) -> Receipt:
-        """Let *write* store *path* on *node*, or on one after the other until a node takes it."""
-        if not path.parts:
-            raise BadPath("the root is there already; name what is to be stored")
-        view = await self._directory.find(path, fresh=True)
-        if view.stored:
-            holders = ", ".join(holder.name for holder in view.holders(path.name))
-            raise AlreadyStored(f"{path} is stored already, on {holders}; choose another name")
-        left = [node] if node is not None else list(self.roster.nodes())
-        causes: dict[str, BaseException] = {known.name: cause for known, cause in self.roster.missing().items()}
-        while left:
-            chosen = least_recently_written(None, left, self.ledger)
-            left.remove(chosen)
-            try:
-                receipt = await write(chosen)
-            except (NodeUnreachable, NodeBusy, NoSpace) as error:  # nothing was stored, so another node may have it
-                if node is not None:
-                    raise
-                causes[chosen.name] = error
-                continue
-            finally:
-                self._directory.forget(path)
-            self.ledger.wrote(chosen.key, self.reactor.seconds())
-            return receipt
-        raise OnSomeNodes(f"{path} could not be stored", causes)
+    async def _locality(self, path: ClusterPath) -> Locality:
+        view = await self._directory.view(path)
+        holders = {node.key: node for name in view for node in view.holders(name)}
+        return locality_of(path, view, await self._reading.local_nodes(tuple(holders.values())))

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import yaml
 
+from granum.placement import placement_named
 from granum.wire.advert import PORT
 from granum.wire.errors import BadConfig
 
@@ -21,8 +22,9 @@ SYSTEM_DIRECTORY = "/etc/granum"
 NODE_FILE = "node.yaml"  # there; the daemon's
 PYME_FILES = ("~/.PYME/config.yaml", "/etc/PYME/config.yaml")
 DEFAULT = "default"
+OVERFLOW_BYTES_MAX = 64 << 30  # over a minute of a fast camera with no node at all
 
-_KEYS = ("cluster", "nodes", "local_stores", "port")
+_KEYS = ("cluster", "nodes", "local_stores", "port", "placement", "overflow_dir", "overflow_bytes_max")
 _OF_NODE = {"cluster": "cluster", "root": "local_stores"}
 _OF_PYME = {"dataserver-filter": "cluster", "dataserver-root": "local_stores", "dataserver-port": "port"}
 _SEPARATORS = {"nodes": ",", "local_stores": ":"}
@@ -41,12 +43,19 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a client needs to know. *port* is that of nodes listed without one; *origins* says where each setting is from."""
+    """What a client needs to know. *port* is that of nodes listed without one; *origins* says where each setting is from.
+
+    *placement* is a name as `granum.placement.placement_named` takes it. Below *overflow_dir* lies the overflow of each stream
+    that has one, of at most *overflow_bytes_max* bytes.
+    """
 
     cluster: str = ""
     nodes: tuple[str, ...] = ()
     local_stores: tuple[str, ...] = ()
     port: int = PORT
+    placement: str = "least-recently-written"
+    overflow_dir: str = ""
+    overflow_bytes_max: int = OVERFLOW_BYTES_MAX
     origins: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(_KEYS, DEFAULT), compare=False)
 
 
@@ -87,6 +96,8 @@ def load(
         layers += _file(os.path.join(system_directory, name), _OF_NODE if name == NODE_FILE else None)
     for name in pyme_files:
         layers += _file(name.replace("~", home, 1) if name.startswith("~/") else name, _OF_PYME)
+    state = environment.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
+    layers.append(Layer(DEFAULT, {"overflow_dir": os.path.join(state, "granum", "overflow")}))
     return resolve(layers)
 
 
@@ -110,9 +121,23 @@ def _checked(key: str, value: object, origin: str) -> object:
         if isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536:
             return port
         raise BadConfig(f"{origin}: port must be a number from 1 to 65535, not {value!r}")
+    if key == "overflow_bytes_max":
+        size = int(value) if isinstance(value, str) and value.isdecimal() and len(value) <= 18 else value
+        if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+            return size
+        raise BadConfig(f"{origin}: overflow_bytes_max must be a number of bytes, not {value!r}")
     if isinstance(value, str):
+        if key == "placement":
+            _check_placement(value, origin)
         return value
     raise BadConfig(f"{origin}: {key} must be a text, not {value!r}; put it in quotation marks")
+
+
+def _check_placement(name: str, origin: str) -> None:
+    try:
+        placement_named(name)
+    except BadConfig as error:
+        raise BadConfig(f"{origin}: {error}") from error
 
 
 def _yaml_files(directory: str) -> list[str]:

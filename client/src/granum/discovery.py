@@ -13,13 +13,15 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from zeroconf import InterfaceChoice, IPVersion, ServiceBrowser, ServiceStateChange, Zeroconf
+from zeroconf import InterfaceChoice, IPVersion, ServiceBrowser, ServiceInfo, ServiceStateChange, Zeroconf
 
 from granum.wire.advert import SERVICE_TYPE, Advertisement, from_mdns
 
 SETTLE_S = 1.5  # zeroconf asks within 0.12 s of its start and again 1 s later; an answer may take 0.12 s and one loss
+TYPE_SRV, CLASS_IN = 33, 1  # of DNS (RFC 2782, RFC 1035)
 RESOLVE_TIMEOUT_MS = 3000  # for the parts of an advertisement that did not come with its first packet
 RESOLVERS_MAX = 4  # at once: each holds a thread, of ten that files and frames need too
+UNRESOLVED_MAX = 64  # waiting for them; nodes advertise whole, so more are a flood
 
 log = Logger()
 
@@ -63,7 +65,10 @@ class ZeroconfSource:
         self._settling: IDelayedCall | None = None
         self._unavailable = ""
         self._addresses: list[str] = []
-        self._changes: dict[str, int] = {}  # service -> number of its latest change
+        self._change = 0  # counts all changes
+        self._changes: dict[str, int] = {}  # service that is being resolved -> its latest change
+        self._ids: dict[str, str] = {}  # service -> the id of its node
+        self._services: dict[str, set[str]] = {}  # the other way round: a node that crashed and came back has several
         self._resolvers = DeferredSemaphore(RESOLVERS_MAX)
         self._unresolved = 0
 
@@ -128,29 +133,80 @@ class ZeroconfSource:
         self._reactor.callFromThread(self._changed, zeroconf, name, state_change is not ServiceStateChange.Removed)
 
     def _changed(self, zeroconf: Zeroconf, service: str, is_there: bool) -> None:  # noqa: FBT001
-        change = self._changes[service] = self._changes.get(service, 0) + 1
+        self._changes.pop(service, None)  # what is on its way is old
         if not is_there:
+            self._forget(service)
             if self._sink is not None:
                 self._sink.gone(service.removesuffix("." + SERVICE_TYPE), self.name)
             return
-        self._unresolved += 1
-        asked = self._resolvers.run(self._in_thread, _resolve, zeroconf, service)
-        asked.addErrback(lambda failure: log.debug("{service}: {error}", service=service, error=failure.value))
-        asked.addCallback(self._resolved, service, change)
+        advertisement = _from_cache(zeroconf, service)
+        if advertisement is not None:
+            self._tell(zeroconf, service, advertisement)
+        elif self._unresolved < UNRESOLVED_MAX:
+            self._unresolved += 1
+            self._change += 1
+            self._changes[service] = self._change
+            asked = self._resolvers.run(self._in_thread, _resolve, zeroconf, service)
+            asked.addErrback(lambda failure: log.debug("{service}: {error}", service=service, error=failure.value))
+            asked.addCallback(self._resolved, zeroconf, service, self._change)
 
-    def _resolved(self, advertisement: Advertisement | None, service: str, change: int) -> None:
+    def _resolved(self, advertisement: Advertisement | None, zeroconf: Zeroconf, service: str, change: int) -> None:
         self._unresolved -= 1
-        if advertisement is not None and self._sink is not None and self._changes[service] == change:
+        if self._changes.get(service) != change:
+            return
+        del self._changes[service]
+        if advertisement is not None:
+            self._tell(zeroconf, service, advertisement)
+
+    def _tell(self, zeroconf: Zeroconf, service: str, advertisement: Advertisement) -> None:
+        """Tell the sink, unless the node has said since that it is elsewhere.
+
+        What a node said before it crashed stays in zeroconf's cache, and changes with the address record that it shares with
+        what the node has said after it came back.
+        """
+        node_id = advertisement.node_id
+        if node_id:
+            self._forget(service)
+            self._ids[service] = node_id
+            services = self._services.setdefault(node_id, set())
+            services.add(service)
+            if len(services) > 1 and max(services, key=lambda each: _received(zeroconf, each)) != service:
+                return
+        if self._sink is not None:
             self._sink.heard(advertisement, self.name)
+
+    def _forget(self, service: str) -> None:
+        node_id = self._ids.pop(service, "")
+        if node_id:
+            self._services[node_id].discard(service)
+            if not self._services[node_id]:
+                del self._services[node_id]
 
     def _in_thread(self, function: Callable[..., Any], *arguments: object) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *arguments)
 
 
+def _from_cache(zeroconf: Zeroconf, service: str) -> Advertisement | None:
+    """Return the advertisement of *service* when all of it came with its first packet, which is the rule."""
+    found = ServiceInfo(SERVICE_TYPE, service)
+    return _advertisement(service, found) if found.load_from_cache(zeroconf) else None
+
+
+def _received(zeroconf: Zeroconf, service: str) -> float:
+    """Return when it was received where *service* listens, by zeroconf's clock; 0.0 when it is not known any longer."""
+    return max(
+        (record.created for record in zeroconf.cache.get_all_by_details(service, TYPE_SRV, CLASS_IN)), default=0.0
+    )
+
+
 def _resolve(zeroconf: Zeroconf, service: str) -> Advertisement | None:
     """Return the advertisement of *service*, None when it lacks address or port. Blocks."""
     found = zeroconf.get_service_info(SERVICE_TYPE, service, timeout=RESOLVE_TIMEOUT_MS)
-    addresses = found.parsed_addresses(IPVersion.V4Only) if found is not None else []
-    if found is None or not addresses or not found.port:
+    return None if found is None else _advertisement(service, found)
+
+
+def _advertisement(service: str, found: ServiceInfo) -> Advertisement | None:
+    addresses = found.parsed_addresses(IPVersion.V4Only)
+    if not addresses or not found.port:
         return None
     return from_mdns(service, addresses[0], found.port, found.properties)

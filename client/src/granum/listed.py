@@ -28,6 +28,7 @@ from granum.wire.errors import BadConfig, BadLocator, GranumError, NodeUnreachab
 from granum.wire.locator import check_cluster_name
 
 REGISTRY_POLL_S = 2.0
+REGISTRY_ROWS_MAX = 256  # the latest; rows of killed processes stay for ever, and each is connected to in every round
 REGISTRY_WAIT_S = 1.0  # for another process that writes the registry at this moment
 CONNECT_TIMEOUT_S = 1.0  # to a node in the registry, which is on this machine or in this building
 LIST_POLL_S = 5.0
@@ -36,7 +37,30 @@ log = Logger()
 Ask = Callable[[Node], Awaitable[Mapping[str, object]]]  # what a node says of itself: `Transfer.status`
 
 
-class RegistrySource:
+class _Polled:
+    """What both sources are: rounds of looking, for as long as there is a sink."""
+
+    def __init__(self, reactor: Any, ask: Ask, interval_s: float) -> None:  # Any: a reactor with threads, TCP and time
+        self._reactor = reactor
+        self._ask = ask
+        self._sink: Sink | None = None
+        self._rounds = Repeated(self._poll, interval_s, reactor)
+
+    def start(self, sink: Sink) -> Deferred[None]:
+        """Look for nodes again and again; fires when each has answered or failed once."""
+        self._sink = sink
+        return self._rounds.start()
+
+    def stop(self) -> Deferred[None]:
+        """End the polling."""
+        self._sink = None
+        return self._rounds.stop()
+
+    async def _poll(self) -> None:
+        raise NotImplementedError
+
+
+class RegistrySource(_Polled):
     """Nodes in the registry of this machine, an sqlite *file*; a row counts while a connection can be made.
 
     Rows carry no node id, so each node is asked for it by *ask*. Rows of processes that were killed stay in the file for
@@ -46,23 +70,10 @@ class RegistrySource:
     name = "registry"
 
     def __init__(self, reactor: Any, ask: Ask, file: str = "") -> None:  # Any: a reactor with threads, TCP and time
+        super().__init__(reactor, ask, REGISTRY_POLL_S)
         self._file = file or os.path.join(tempfile.gettempdir(), REGISTRY_FILE)
-        self._reactor = reactor
-        self._ask = ask
-        self._sink: Sink | None = None
-        self._rounds = Repeated(self._poll, REGISTRY_POLL_S, reactor)
         self._believed: dict[str, Advertisement] = {}  # instance -> what the sink was told
         self._unasked: set[str] = set()  # those of them that take connections and have not told who they are
-
-    def start(self, sink: Sink) -> Deferred[None]:
-        """Read the file and try its nodes; fires when that is done once."""
-        self._sink = sink
-        return self._rounds.start()
-
-    def stop(self) -> Deferred[None]:
-        """End the polling."""
-        self._sink = None
-        return self._rounds.stop()
 
     def describe(self) -> str:
         """Name the file."""
@@ -121,13 +132,16 @@ def _read_registry(file: str) -> dict[str, Advertisement]:
         with closing(sqlite3.connect(uri, uri=True, timeout=REGISTRY_WAIT_S)) as registry:
             for instance, address, port in registry.execute(REGISTRY_SELECT):
                 if _is_ipv4(address) and isinstance(port, int) and 0 < port < 65536:
+                    rows.pop(str(instance), None)  # so that it stands behind those that are older
                     rows[str(instance)] = Advertisement(str(instance), address, port)
+                    if len(rows) > REGISTRY_ROWS_MAX:
+                        del rows[next(iter(rows))]
     except sqlite3.Error as error:
         log.debug("the registry cannot be read: {error}", error=error)
     return rows
 
 
-class StaticSource:
+class StaticSource(_Polled):
     """Nodes named in a list of 'host:port' or 'host'. They are known even while they do not answer, by that name.
 
     A node is asked by *ask* for its node id, its cluster and its computer's name; a PYME node tells the last alone.
@@ -137,22 +151,9 @@ class StaticSource:
     name = STATIC
 
     def __init__(self, hosts: Sequence[str], reactor: Any, ask: Ask, default_port: int = PORT) -> None:
+        super().__init__(reactor, ask, LIST_POLL_S)
         self._hosts = {f"{address}:{port}": (address, port) for address, port in _parsed(hosts, default_port)}
-        self._reactor = reactor
-        self._ask = ask
-        self._sink: Sink | None = None
-        self._rounds = Repeated(self._poll, LIST_POLL_S, reactor)
         self._told: dict[str, Advertisement] = {}  # host -> what the sink was told
-
-    def start(self, sink: Sink) -> Deferred[None]:
-        """Ask every node; fires when each has answered or failed once."""
-        self._sink = sink
-        return self._rounds.start()
-
-    def stop(self) -> Deferred[None]:
-        """End the polling."""
-        self._sink = None
-        return self._rounds.stop()
 
     def describe(self) -> str:
         """Name the nodes."""

@@ -3,17 +3,19 @@
 Every request ends in bounded time, by a deadline on progress and one on the whole. Redirects are not followed, cookies not
 kept, bodies not decoded, and a body that is shorter than announced is an error. What goes wrong on the way becomes
 NodeUnreachable or NodeTimeout, naming node and address. What a status means is decided elsewhere.
+
+GETs, which are most of all requests, go by `fetching`, the others by treq.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet import error as network
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
@@ -24,23 +26,16 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from granum.fetching import KEPT_CONNECTIONS, KEPT_IDLE_S, Fetcher
+from granum.patience import Patience
 from granum.roster import Node
 from granum.wire.errors import NodeError, NodeTimeout, NodeUnreachable
 
 CONNECT_TIMEOUT_S = 2.0  # a node in the same building answers in milliseconds; two tries of SYN fit in
-STALL_TIMEOUT_S = 5.0  # without a byte either way; what a dead or frozen node may cost
-TOTAL_TIMEOUT_S = 30.0  # of an exchange without a body to speak of: a node that drips is as good as dead
-RATE_MIN = (
-    1 << 20
-)  # bytes/s; each MiB of a body adds a second to the whole: below this rate no camera or script can work
 SYNC_RATE_MIN = (
     20 << 20
 )  # bytes/s; what a put may take longer than STALL_TIMEOUT_S to be synced: a quarter of an old disk
-KEPT_CONNECTIONS = 8  # idle, for each node: as many as `transfer` uses at once
-KEPT_IDLE_S = 30.0  # below every node's own idle timeout, so that a put does not meet a connection being closed
 WRITE_PIECE = 1 << 18  # bytes handed to the transport at a time
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +43,13 @@ class Reply:
     """A node's answer, whole: *body* is b'' for a HEAD, *length* what Content-Length says (-1: nothing)."""
 
     status: int
-    headers: Headers
+    headers: Mapping[str, str]
     body: bytes
     length: int
 
     def header(self, name: str) -> str:
-        """Return the first header *name*; '' when there is none."""
-        values = self.headers.getRawHeaders(name)
-        return values[0].strip() if values else ""
+        """Return the first header *name*, in lower case; '' when there is none."""
+        return self.headers.get(name, "")
 
 
 class NeverBegun(Exception):
@@ -74,6 +68,7 @@ class Requester:
     def __init__(self, reactor: Any) -> None:  # Any: zope's interfaces cannot be intersected in types
         self._clock = cast("IReactorTime", reactor)
         self._reactor = reactor
+        self._fetcher = Fetcher(reactor, CONNECT_TIMEOUT_S)
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = KEPT_CONNECTIONS
         self._pool.cachedConnectionTimeout = KEPT_IDLE_S  # type: ignore[assignment]  # untyped class attribute, an int
@@ -97,11 +92,16 @@ class Requester:
 
         Raises NodeUnreachable, NodeTimeout. Cancelling closes the connection.
         """
-        patience = _Patience(self._clock)
-        exchange = Deferred.fromCoroutine(self._exchange(verb, node, target, body, headers, body_bytes_max, patience))
+        patience = Patience(self._clock)
+        if verb == "GET":
+            exchange = Deferred.fromCoroutine(self._fetch(node, target, headers or {}, body_bytes_max, patience))
+        else:
+            exchange = Deferred.fromCoroutine(
+                self._exchange(verb, node, target, body, headers, body_bytes_max, patience)
+            )
         try:
             return await patience.watch(exchange)
-        except NodeError:
+        except (NodeError, NodeUnreachable):
             raise
         except Exception as error:
             if patience.expired:
@@ -112,7 +112,19 @@ class Requester:
 
     def close(self) -> Deferred[None]:
         """Close the kept connections; fires when they are closed."""
-        return cast("Deferred[None]", self._pool.closeCachedConnections())
+        ends = [cast("Deferred[None]", self._pool.closeCachedConnections()), self._fetcher.close()]
+        return DeferredList(ends, consumeErrors=True).addCallback(lambda _: None)
+
+    async def _fetch(
+        self, node: Node, target: str, headers: Mapping[str, str], body_bytes_max: int, patience: Patience
+    ) -> Reply:
+        def expect(length: int) -> None:
+            if length > body_bytes_max:
+                raise NodeError(f"node {node} offers an answer of {length} bytes")
+            patience.expect(length)
+
+        answer = await self._fetcher.get(node, target, headers, expect=expect, moved=patience.moved)
+        return Reply(answer.status, answer.headers, answer.body, len(answer.body))
 
     async def _exchange(
         self,
@@ -122,7 +134,7 @@ class Requester:
         body: bytes | None,
         headers: Mapping[str, str] | None,
         body_bytes_max: int,
-        patience: "_Patience",
+        patience: Patience,
     ) -> Reply:
         producer = _BytesProducer(body, patience) if body else None
         response: IResponse = await self._client.request(
@@ -147,44 +159,11 @@ class Requester:
                 raise NodeError(f"node {node} {said}")
             patience.expect(length)
         response.deliverBody(reader)
-        return Reply(response.code, response.headers, await reader.finished, length)
-
-
-class _Patience:
-    """Gives up on an exchange that does not move, or moves too slowly; *expired* then says why."""
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self.expired = ""
-        self._exchange: Deferred[Any] | None = None
-        stalled = f"did not answer within {STALL_TIMEOUT_S:g} s"
-        self._stall = clock.callLater(STALL_TIMEOUT_S, self._expire, stalled)
-        self._total = clock.callLater(TOTAL_TIMEOUT_S, self._expire, "answers too slowly")
-
-    def watch(self, exchange: Deferred[T]) -> Deferred[T]:
-        """Cancel *exchange* when patience runs out, which began when this object was made."""
-        self._exchange = exchange
-        return exchange.addBoth(self._end)
-
-    def expect(self, size: int) -> None:
-        """Allow for a body of *size* bytes, in either direction."""
-        if self._total.active():
-            self._total.reset(TOTAL_TIMEOUT_S + size / RATE_MIN)
-
-    def moved(self, allowance: float = 0.0) -> None:
-        """Note progress; the next may take *allowance* seconds longer than usual."""
-        if self._stall.active():
-            self._stall.reset(STALL_TIMEOUT_S + allowance)
-
-    def _expire(self, why: str) -> None:
-        self.expired = why
-        if self._exchange is not None:
-            self._exchange.cancel()
-
-    def _end(self, result: T) -> T:
-        for timer in (self._stall, self._total):
-            if timer.active():
-                timer.cancel()
-        return result
+        found = {
+            name.decode("latin-1").lower(): values[0].decode("latin-1").strip()
+            for name, values in response.headers.getAllRawHeaders()
+        }
+        return Reply(response.code, found, await reader.finished, length)
 
 
 @implementer(IAgentEndpointFactory)
@@ -221,7 +200,7 @@ class _PlainAgent:
 class _BytesProducer:
     """Sends bytes as fast as the transport takes them; Twisted's own producer would need the global reactor."""
 
-    def __init__(self, body: bytes, patience: _Patience) -> None:
+    def __init__(self, body: bytes, patience: Patience) -> None:
         self.length = len(body)
         self._body = memoryview(body)
         self._sent = 0
@@ -257,7 +236,7 @@ class _BytesProducer:
 class _BodyReader(Protocol):
     """Collects the body of an answer; *finished* fires with it, or fails when the connection breaks first."""
 
-    def __init__(self, patience: _Patience) -> None:
+    def __init__(self, patience: Patience) -> None:
         self.finished: Deferred[bytes] = Deferred(lambda _: self._close())
         self._pieces: list[bytes] = []
         self._patience = patience

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from granum.room import Room
 from granum.wire.advert import Advertisement
 
 STATIC = "list"  # the source that a person wrote: trusted about nodes that do not tell their cluster
@@ -53,7 +54,8 @@ class Node:
 class NodeState:
     """A node and how it does: the *sources* that advertise it now, when one last did, when it last answered.
 
-    *cause* is why the node is missing; None while it is not. Times are seconds of the reactor's clock.
+    *cause* is why the node is missing; None while it is not. Times are seconds of the reactor's clock. *room* is what it can
+    still take, as it last said itself; None when it was not asked.
     """
 
     node: Node
@@ -61,6 +63,7 @@ class NodeState:
     heard: float
     answered: float | None
     cause: BaseException | None
+    room: Room | None = None
 
 
 @dataclass(slots=True)
@@ -77,6 +80,7 @@ class _Health:
     answered: float | None = None
     cause: BaseException | None = None
     failed: float = 0.0
+    room: Room | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,13 @@ class Roster:
     def answered(self, key: str, now: float) -> None:
         """Note that the node *key* answered."""
         if key in self._members:
-            self._health[key] = _Health(answered=now)
+            health = self._health.setdefault(key, _Health())
+            health.answered, health.cause, health.failed = now, None, 0.0
+
+    def told(self, key: str, room: Room | None) -> None:
+        """Note what the node *key* said of its room; None when it said nothing of it."""
+        if key in self._members:
+            self._health.setdefault(key, _Health()).room = room
 
     def failed(self, key: str, now: float, cause: BaseException) -> None:
         """Note that the node *key* did not answer; it is missing until it does."""
@@ -167,13 +177,29 @@ class Roster:
             node, health = member.node, self._health.get(key, _Health())
             if names[node.name] > 1:  # two machines with one host name: a view must still name each
                 node = replace(node, name=f"{node.name} [{key[:8]}]")
-            states.append(NodeState(node, member.sources, member.heard, health.answered, health.cause))
+            states.append(NodeState(node, member.sources, member.heard, health.answered, health.cause, health.room))
         return tuple(states)
+
+    @property
+    def unproven(self) -> int:
+        """The number of nodes that are advertised and have never answered."""
+        return sum(self._health.get(key, _Health()).answered is None for key in self._members)
+
+    def is_news(self, advertisement: Advertisement, source: str) -> bool:
+        """Whether *advertisement* would bring a node of our cluster that is not known at all."""
+        is_ours = not self.cluster or advertisement.cluster == self.cluster
+        is_known = (source, advertisement.instance) in self._records or advertisement.node_id in self._members
+        return is_ours and not is_known
 
     @property
     def other_clusters(self) -> tuple[str, ...]:
         """The names of other clusters that were heard of, at most OTHERS_MAX."""
         return tuple(sorted(self._others))
+
+    def room(self, node: Node) -> Room | None:
+        """Return what *node* last said of its room; None when it was not asked."""
+        health = self._health.get(node.key)
+        return health.room if health is not None else None
 
     def is_advertised(self, node: Node) -> bool:
         """Whether *node* is still advertised at that address."""

@@ -21,8 +21,10 @@ from granum.roster import Node
 from granum.wire.digest import HEADER as DIGEST_HEADER
 from granum.wire.digest import XXH3, Digest, parse_header
 from granum.wire.errors import (
+    WORD,
     BadListing,
     BadRequest,
+    Corrupt,
     GranumError,
     IsADirectory,
     NodeError,
@@ -32,6 +34,7 @@ from granum.wire.errors import (
 )
 from granum.wire.exchange import DURABILITY
 from granum.wire.listing import UNKNOWN_SIZE, Entry, Flags, Listing, decode_listing
+from granum.wire.parts import is_behind, is_that_part, range_of
 from granum.wire.paths import ClusterPath
 
 NODE_HEADER = "granum-node"  # carries the id of the node that answers; PYME's nodes have none
@@ -65,6 +68,11 @@ class _Lane:
     failures: int = 0
     failure: NodeUnreachable = field(default_factory=NodeUnreachable)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing goes on with the node, nor waits to."""
+        return self.bodies.tokens == self.bodies.limit and self.questions.tokens == self.questions.limit
+
 
 class Transfer:
     """Transfers with any node. *answered* and *failed* are told what each exchange showed of its node.
@@ -89,7 +97,7 @@ class Transfer:
     async def get(self, node: Node, path: ClusterPath) -> bytes:
         """Return the bytes of the file *path*.
 
-        Raises NotStored, IsADirectory, NodeUnreachable, NodeTimeout, NodeError when the bytes do not have the digest that
+        Raises NotStored, IsADirectory, NodeUnreachable, NodeTimeout, Corrupt when the bytes do not have the digest that
         the node names, or what else its status means.
         """
         reply = await self._request("GET", node, path.target(), is_body=True, body_bytes_max=FILE_BYTES_MAX)
@@ -97,6 +105,32 @@ class Transfer:
             raise IsADirectory(f"{path} is a directory")
         body = _checked(reply, node, path).body
         _check_digest(reply, body, node, path)
+        return body
+
+    async def part(self, node: Node, path: ClusterPath, start: int, length: int | None) -> bytes:
+        """Return *length* bytes of the file *path* from byte *start* on, all the rest for None; fewer where it ends.
+
+        Not compared with a digest, which is of the whole file. A PYME node knows no parts: it sends the file, which is cut
+        here. Raises as `get`, and NodeError when the node sends another part than was asked for.
+        """
+        if length == 0:
+            return (await self.part(node, path, start, 1))[:0]  # there is no way to ask for nothing
+        headers = {"Range": range_of(start, length)}
+        target = path.target()
+        reply = await self._request("GET", node, target, headers=headers, is_body=True, body_bytes_max=FILE_BYTES_MAX)
+        if reply.status in MOVED:
+            raise IsADirectory(f"{path} is a directory")
+        named = reply.header("content-range")
+        if reply.status == 416 and is_behind(named, start):
+            return b""
+        body = _checked(reply, node, path).body
+        if reply.status != 206:
+            _check_digest(reply, body, node, path)
+            return body[start : None if length is None else start + length]
+        if not is_that_part(named, len(body), start, length):
+            raise NodeError(
+                f"node {node} sent another part of {path} than was asked for: {named or 'it does not say which'}"
+            )
         return body
 
     async def listing(self, node: Node, path: ClusterPath) -> Listing | None:
@@ -122,6 +156,14 @@ class Transfer:
             return Entry(path.name, Flags.DIRECTORY, UNKNOWN_SIZE)
         return Entry(path.name, Flags.FILE, _checked(reply, node, path).length)
 
+    async def digest(self, node: Node, path: ClusterPath) -> Digest | None:
+        """Return the digest that *node* names for the file *path*, None when it names none; raises as `get`."""
+        reply = await self._request("HEAD", node, path.target(), body_bytes_max=0)
+        try:
+            return next(iter(parse_header(_checked(reply, node, path).header(DIGEST_HEADER))), None)
+        except BadRequest:
+            return None
+
     async def put(self, node: Node, path: ClusterPath, body: bytes) -> Receipt:
         """Store *body* as the file *path*; return the receipt. The same bytes may be put again.
 
@@ -145,6 +187,11 @@ class Transfer:
             raise NodeError(f"node {node} does not answer with its status; is it really a node?")
         node_id = reply.header(NODE_HEADER)
         return {**status, "node_id": node_id} if node_id else status
+
+    async def metrics(self, node: Node) -> str:
+        """Return the page of metrics of *node*, in the text format of Prometheus; raises as `get`, for a node without any."""
+        reply = await self._request("GET", node, "/__metrics", body_bytes_max=STATUS_BYTES_MAX)
+        return _checked(reply, node, ClusterPath()).body.decode("utf-8", "replace")
 
     def close(self) -> Deferred[None]:
         """Close the kept connections; fires when they are closed."""
@@ -189,8 +236,9 @@ class Transfer:
                 verb, node, target, body, headers=headers, body_bytes_max=body_bytes_max
             )
             found = reply.header(NODE_HEADER)
-            if node.node_id and found and found != node.node_id:
-                raise NodeUnreachable(f"another node answers at {node.host}: not {node.node_id} but {found}")
+            if node.node_id and found != node.node_id:
+                answered = found or "one without an id"
+                raise NodeUnreachable(f"another node answers at {node.host}: not {node.node_id} but {answered}")
         except NodeUnreachable as error:
             if lane.failures == failures:  # else it is known already
                 lane.failures, lane.failure = failures + 1, _without_frames(error)
@@ -198,6 +246,8 @@ class Transfer:
             raise
         finally:
             turn.release()
+            if lane.is_idle and self._lanes.get(node.host) is lane:  # else each address ever heard of would keep one
+                del self._lanes[node.host]
         self._answered(node)
         return reply
 
@@ -212,14 +262,14 @@ def _digest_of(body: bytes) -> Digest:
 
 
 def _check_digest(reply: Reply, body: bytes, node: Node, path: ClusterPath) -> None:
-    """Raise NodeError when *body* is not what the node stored; a PYME node and a file placed by hand name no digest."""
+    """Raise Corrupt when *body* is not what the node stored; a PYME node and a file placed by hand name no digest."""
     named = reply.header(DIGEST_HEADER)
     try:
         is_same = not named or all(digest == _digest_of(body) for digest in parse_header(named))
     except BadRequest:
         is_same = False
     if not is_same:
-        raise NodeError(
+        raise Corrupt(
             f"{path} on {node.name} is damaged: its bytes do not have the digest that they were stored with; "
             "'granum-node verify' on that machine finds what else is"
         )
@@ -231,4 +281,5 @@ def _checked(reply: Reply, node: Node, path: ClusterPath) -> Reply:
         return reply
     is_text = reply.header("content-type").startswith("text/plain")
     sentence = reply.body.decode("utf-8", "replace").strip() if is_text else ""
-    raise error_for(reply.status, f"{path} on {node.name}: {sentence or error_for(reply.status)}")
+    word = reply.header(WORD)
+    raise error_for(reply.status, f"{path} on {node.name}: {sentence or error_for(reply.status, word=word)}", word)

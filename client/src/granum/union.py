@@ -2,7 +2,8 @@
 
 Directories merge: flags are joined, sizes (numbers of entries) are added up. A file is on one node, or on several as equal
 copies. Anything else under one name is a collision: the entry of the lowest node key is shown, which is what every other
-reader does too, and the collision is reported. A view is complete, or names the nodes missing.
+reader does too, and the collision is reported. Listings tell sizes alone; whoever has asked for digests tells `narrowed`. A
+view is complete, or names the nodes missing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,13 +15,18 @@ from granum.wire.listing import UNKNOWN_SIZE, Entry, Flags, Listing
 
 @dataclass(frozen=True, slots=True)
 class Collision:
-    """One name that means different things on different nodes; *entries* by node key, the first is the one shown."""
+    """One name that means different things on different nodes; *entries* by node key, the first is the one shown.
+
+    With *same_size* the files are told apart by their digests alone.
+    """
 
     name: str
     entries: tuple[tuple[Node, Entry], ...]
+    same_size: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name!r}: " + ", ".join(f"{_kind(entry)} on {node.name}" for node, entry in self.entries)
+        found = ", ".join(f"{_kind(entry)} on {node.name}" for node, entry in self.entries)
+        return f"{self.name!r}: {found}{', of different bytes' if self.same_size else ''}"
 
 
 class UnionView(Mapping[str, Entry]):
@@ -50,6 +56,21 @@ class UnionView(Mapping[str, Entry]):
     def holders(self, name: str) -> tuple[Node, ...]:
         """Return the nodes that hold *name* as it is shown, by key; KeyError when no node does."""
         return self._found[name][1]
+
+    @property
+    def copies(self) -> tuple[str, ...]:
+        """The names of the files that several nodes hold, as far as their sizes tell."""
+        return tuple(name for name, (entry, nodes) in self._found.items() if len(nodes) > 1 and not entry.is_directory)
+
+    def narrowed(self, holders: Mapping[str, tuple[Node, ...]]) -> "UnionView":
+        """Return this view with other *holders* of some files: those whose bytes are those of the lowest key's."""
+        found = {**self._found, **{name: (self[name], nodes) for name, nodes in holders.items()}}
+        more = [
+            Collision(name, tuple((node, self[name]) for node in self.holders(name)), same_size=True)
+            for name, nodes in holders.items()
+            if nodes != self.holders(name)
+        ]
+        return UnionView(found, (*self.collisions, *more), self.missing, stored=self.stored)
 
     def __getitem__(self, name: str) -> Entry:
         return self._found[name][0]

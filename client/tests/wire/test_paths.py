@@ -124,6 +124,27 @@ def test_raw_utf8_names_the_same_path(path: ClusterPath) -> None:
     assert parse_target(str(path).encode()).path == path
 
 
+@given(st.lists(st.from_regex(rb"[.~_0-9A-Za-z=+,@-]{0,4}", fullmatch=True), max_size=4))
+@example([b"__status", b"x"])
+@example([b"a", b"__b", b".granum"])
+@example([b"x" * 255])
+@example([b"x" * 256])
+@example([b"x"] * 64)
+@example([b"x"] * 65)
+@example([*[b"x" * 249] * 15, b"x" * 249])
+@example([*[b"x" * 249] * 15, b"x" * 250])
+def test_a_plain_target_means_what_it_means_when_written_in_another_way(names: list[bytes]) -> None:
+    """Plain targets are read in a shorter way; a query that is empty keeps a target from being plain."""
+    raw = b"/" + b"/".join(names)
+    try:
+        expected = parse_target(raw + b"?")
+    except (BadPath, PathTooLong) as error:
+        with pytest.raises(type(error)):
+            parse_target(raw)
+    else:
+        assert parse_target(raw) == expected
+
+
 @given(st.binary(max_size=80))
 @example(b"")
 @example(b"http://[")

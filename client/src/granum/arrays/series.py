@@ -6,9 +6,9 @@ because a node did not answer, says so in `missing`.
 """
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
+from granum.arrays.follow import POLL_S, Follow
+from granum.arrays.prefetch import AHEAD, AHEAD_BYTES, Prefetch
 from granum.cluster import Cluster
+from granum.locality import Locality, frame_number
 from granum.streaming.series import EVENTS, FINAL_METADATA, METADATA, SUFFIX, frame_name
 from granum.union import UnionView
 from granum.wire import frame, pzf
@@ -24,8 +27,6 @@ from granum.wire.errors import BadFrame, GranumError, NotStored, Partial, WrongF
 from granum.wire.paths import ClusterPath
 
 TRIES_MAX = 4  # frames looked at for shape and dtype: more than one, for the first may be damaged or its node down
-
-_FRAME = re.compile(r"frame(\d{5,10})\.pzf", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,39 @@ class SeriesReader:
         """
         return Deferred.fromCoroutine(self._frame(n))
 
+    def frames(
+        self, numbers: Iterable[int] | None = None, *, ahead: int = AHEAD, bytes_max: int = AHEAD_BYTES
+    ) -> Prefetch[NDArray[Any]]:
+        """Return an asynchronous iterator over pairs (number, array) of *numbers*, of all for None, in their order.
+
+        Up to *ahead* frames and *bytes_max* bytes are asked for before they are needed, of all nodes at once. A frame that
+        cannot be read raises as `frame` does at its place, and iterating again goes on behind it. `close` it, or use it in
+        `async with`, when you stop before the end.
+        """
+        frames = Prefetch(self.frame, self._size, ahead=ahead, bytes_max=bytes_max)
+        frames.add(self.numbers if numbers is None else numbers)
+        return frames
+
+    def follow(
+        self,
+        *,
+        poll_s: float = POLL_S,
+        timeout_s: float | None = None,
+        ahead: int = AHEAD,
+        bytes_max: int = AHEAD_BYTES,
+    ) -> Follow:
+        """Return an asynchronous iterator over pairs (number, array): all frames there are, then those that still come.
+
+        It ends when the series is complete; see `granum.arrays.follow.Follow` for *poll_s* and *timeout_s*, `frames` for the
+        rest.
+        """
+        frames = Prefetch(self.frame, self._size, ahead=ahead, bytes_max=bytes_max)
+        return Follow(self, frames, self._cluster.reactor, poll_s=poll_s, timeout_s=timeout_s)
+
+    def locality(self) -> Deferred[Locality]:
+        """Fire with which frames lie on which node, and on this machine, as `Cluster.locality`."""
+        return self._cluster.locality(self.path)
+
     def file(self, n: int) -> Deferred[bytes]:
         """Fire with the PZF file of frame *n*; fails as `frame` does, but does not look inside."""
         return Deferred.fromCoroutine(_file(self._cluster, self.path, self._state.view, n))
@@ -125,6 +159,12 @@ class SeriesReader:
     def refresh(self) -> Deferred[None]:
         """Look again for frames, metadata and completion; fires when the properties show what is there now."""
         return Deferred.fromCoroutine(self._refresh())
+
+    def _size(self, n: int) -> int:
+        """Return the bytes that frame *n* takes here: those of its file or of its array, whichever are more."""
+        entry = self._state.view.get(frame_name(n))
+        decoded = prod(self._state.kind[0]) * self._state.kind[1].itemsize if self._state.kind else 0
+        return max(decoded, entry.size if entry is not None else 0)
 
     async def _frame(self, n: int) -> NDArray[Any]:
         state = self._state
@@ -165,8 +205,7 @@ async def _look(
 
 
 def _numbers(view: UnionView) -> tuple[int, ...]:
-    found = (_FRAME.fullmatch(name) for name in view)
-    return tuple(sorted(n for match in found if match and frame_name(n := int(match[1])) == match[0]))
+    return tuple(sorted(n for name in view if (n := frame_number(name)) is not None))
 
 
 async def _read_metadata(cluster: Cluster, path: ClusterPath, view: UnionView, source: str) -> dict[str, Any]:

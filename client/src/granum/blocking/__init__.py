@@ -3,10 +3,11 @@
     cluster = granum.connect("lab")
     print(list(cluster.listdir("/run7")))
 
-`thread` owns the one reactor that the client ever runs; `cluster` and `series` are thin over it.
+`thread` owns the one reactor that the client ever runs; `cluster`, `series` and `reader` are thin over it.
 """
 
 from granum.blocking.cluster import Cluster, connect
-from granum.blocking.series import SeriesReader, SeriesWriter
+from granum.blocking.reader import SeriesReader
+from granum.blocking.series import SeriesWriter
 
 __all__ = ["Cluster", "SeriesReader", "SeriesWriter", "connect"]

@@ -10,14 +10,17 @@ from typing import Any, Self, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 
-from granum.blocking.series import SeriesReader, SeriesWriter
+from granum.blocking.reader import SeriesReader
+from granum.blocking.series import SeriesWriter
 from granum.blocking.thread import ReactorThread, reactor_thread
 from granum.cluster import Cluster as ReactorCluster
 from granum.cluster import Path, Stat
 from granum.config import load
+from granum.locality import Locality
+from granum.placement import AnyPlacement, least_recently_written
 from granum.roster import Node, NodeState
 from granum.transfer import Receipt
-from granum.union import UnionView
+from granum.union import Collision, UnionView
 from granum.wire.advert import PORT
 from granum.wire.paths import ROOT, ClusterPath
 
@@ -27,8 +30,9 @@ T = TypeVar("T")
 class Cluster:
     """The nodes of the cluster *name* ('' for all that can be found), usable from any thread but a reactor's.
 
-    *nodes*, 'host:port', are known besides those discovered; with *discover* off they are all. *local_stores*, *bypass* and
-    *port* are those of `granum.cluster.Cluster`. A context manager; without one, `close` it or let the interpreter's exit.
+    *nodes*, 'host:port', are known besides those discovered; with *discover* off they are all. *local_stores*, *bypass*,
+    *port* and *placement* are those of `granum.cluster.Cluster`. A context manager; without one, `close` it or let the
+    interpreter's exit.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Cluster:
         discover: bool = True,
         bypass: bool = True,
         port: int = PORT,
+        placement: AnyPlacement | str = least_recently_written,
     ) -> None:
         self._name = name
         self._options: dict[str, Any] = {  # Any: keyword arguments of different types
@@ -47,6 +52,7 @@ class Cluster:
             "local_stores": tuple(local_stores),
             "bypass": bypass,
             "port": port,
+            "placement": placement,
             "sources": None if discover else (),
         }
         self._closed = False
@@ -96,15 +102,27 @@ class Cluster:
         while (found := self.call(lambda _: Deferred.fromCoroutine(step()))) is not None:
             yield found
 
-    def get(self, path: Path, *, nodes: Sequence[Node] | None = None) -> bytes:
+    def locality(self, path: Path) -> Locality:
+        """Return what of the series or directory *path* lies on which node, and on this machine; raises as `listdir`."""
+        return self.call(lambda cluster: cluster.locality(path))
+
+    def collisions(self) -> tuple[tuple[ClusterPath, Collision], ...]:
+        """Return the collisions that this client has met, each with its directory."""
+        return self.call(lambda cluster: succeed(cluster.collisions))
+
+    def get(
+        self, path: Path, *, start: int = 0, length: int | None = None, nodes: Sequence[Node] | None = None
+    ) -> bytes:
         """Return the bytes of the file *path*, from the nearest of its holders, or of *nodes*, that gives them.
 
-        Raises NotStored, IsADirectory, Partial, or what the holders failed with.
+        With *start* or *length* come only *length* bytes (None: all the rest) from byte *start* on, fewer where the file
+        ends, and these are not compared with a digest. Raises NotStored, IsADirectory, Partial, or what the holders failed
+        with.
         """
-        return self.call(lambda cluster: cluster.get(path, nodes=nodes))
+        return self.call(lambda cluster: cluster.get(path, start=start, length=length, nodes=nodes))
 
     def put(self, path: Path, body: bytes, *, node: Node | None = None) -> Receipt:
-        """Store *body* as *path*, on *node* or on the least recently written one; return the receipt.
+        """Store *body* as *path*, on *node* or where the placement says; return the receipt.
 
         Raises AlreadyStored, which names the node, BadPath, NotReceipted, or the errors of the nodes that were tried.
         """
@@ -115,10 +133,14 @@ class Cluster:
         return self.call(lambda cluster: cluster.mkdir(path))
 
     def create_series(self, path: Path, **options: Any) -> SeriesWriter:  # Any: those of the method named below
-        """Begin the series *path* and return its writer; *options* are those of `streaming.series.SeriesWriter.create`."""
+        """Begin the series *path* and return its writer; *options* are those of `streaming.series.SeriesWriter.create`.
+
+        With *on_full* "overflow" the overflow lies where the configuration says, unless *overflow_dir* does.
+        """
         from granum.streaming import series  # noqa: PLC0415 - a program that does not stream need not wait for it
 
-        begun = self.call(lambda cluster: series.SeriesWriter.create(cluster, ClusterPath.parse(path), **options))
+        chosen = _with_overflow(options)
+        begun = self.call(lambda cluster: series.SeriesWriter.create(cluster, ClusterPath.parse(path), **chosen))
         return SeriesWriter(reactor_thread(), begun)
 
     def series(self, path: Path) -> SeriesReader:
@@ -169,6 +191,15 @@ class Cluster:
         return self._live[1].stopService()
 
 
+def _with_overflow(options: dict[str, Any]) -> dict[str, Any]:
+    """Return *options* with what the configuration says of overflows, where one is wanted and nothing else is said."""
+    if options.get("on_full") != "overflow" or options.get("overflow_dir") is not None:
+        return options
+    config = load()
+    details = {"bytes_max": config.overflow_bytes_max, **(options.get("overflow_options") or {})}
+    return {**options, "overflow_dir": config.overflow_dir, "overflow_options": details}
+
+
 def connect(
     cluster: str | None = None,
     *,
@@ -177,6 +208,7 @@ def connect(
     local_stores: Sequence[str] = (),
     discover: bool = True,
     bypass: bool = True,
+    placement: AnyPlacement | str | None = None,
 ) -> Cluster:
     """Return the cluster named *cluster*, once *expect* of its nodes are known or all sources have settled.
 
@@ -193,6 +225,7 @@ def connect(
         discover=discover,
         bypass=bypass,
         port=config.port,
+        placement=placement if placement is not None else config.placement,
     )
     try:
         connected.ready(expect)

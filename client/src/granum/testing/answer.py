@@ -7,6 +7,7 @@ the order of replies are not known here.
 import gzip
 import json
 import os
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ from granum.wire.paths import ClusterPath, Target, parse_target
 
 CONTENT_TYPES = {".json": "application/json", ".txt": "text/plain"}  # the two that PYME's clients look at
 OTHER_CONTENT_TYPE = "application/octet-stream"
+_TEXT = ("Content-Type", "text/plain; charset=utf-8")
+_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})?", re.ASCII)
 
 Headers = Sequence[tuple[str, str]]
 
@@ -65,7 +68,7 @@ _KNOWN = frozenset(int(status) for status in HTTPStatus)
 
 def error_reply(status: int, sentence: str) -> Reply:
     """Return the answer that says in one sentence what went wrong."""
-    return Reply(status, f"{sentence}\n".encode("utf-8", "replace"), [("Content-Type", "text/plain; charset=utf-8")])
+    return Reply(status, f"{sentence}\n".encode("utf-8", "replace"), [_TEXT])
 
 
 def refusal(error: GranumError) -> Reply:
@@ -111,7 +114,7 @@ class Answerer:
                 return self._put(head, body)
             if head.verb not in {"GET", "HEAD"}:
                 raise UnsupportedVerb
-            reply = self._get(parse_target(head.target))
+            reply = self._get(parse_target(head.target), head)
         except GranumError as error:
             reply = refusal(error)
         return replace(reply, hides_body=head.verb == "HEAD")
@@ -127,7 +130,7 @@ class Answerer:
             self.store.put(target.path, file)
         return Reply(200, headers=[(DURABILITY.title(), "relaxed")])
 
-    def _get(self, target: Target) -> Reply:
+    def _get(self, target: Target, head: Head) -> Reply:
         path = target.path
         match target.endpoint:
             case "__status":
@@ -146,7 +149,19 @@ class Answerer:
             raise NotStored(f"there is no directory {path}")
         content_type = CONTENT_TYPES.get(os.path.splitext(path.name)[1].lower(), OTHER_CONTENT_TYPE)
         modified = formatdate(self.modified, usegmt=True)
-        return Reply(200, self.store.get(path), [("Content-Type", content_type), ("Last-Modified", modified)])
+        file = self.store.get(path)
+        always = [("Content-Type", content_type), ("Last-Modified", modified), ("Accept-Ranges", "bytes")]
+        always += [(HEADER.title(), _digest_of(file).member), ("ETag", _digest_of(file).entity_tag)]
+        part = _RANGE.fullmatch(head.headers.get("range", "")) if head.verb == "GET" else None
+        if part is None or int(part[2] or len(file)) < int(part[1]):
+            return Reply(200, file, always)
+        start, end = int(part[1]), min(int(part[2] or len(file)) + 1, len(file))
+        if start >= len(file):
+            sentence = f"{path} has {len(file)} bytes, and the range lies behind them"
+            return replace(
+                error_reply(416, sentence), headers=[*always[1:], ("Content-Range", f"bytes */{len(file)}"), _TEXT]
+            )
+        return Reply(206, file[start:end], [*always, ("Content-Range", f"bytes {start}-{end - 1}/{len(file)}")])
 
 
 def _digest_of(file: bytes) -> Digest:

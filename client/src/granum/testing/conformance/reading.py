@@ -58,6 +58,28 @@ class ReadingConformance:
         reply = ask(node, "GET", f"{top}/empty")
         assert (reply.status, reply.headers["content-length"], reply.body) == (200, "0", b"")
 
+    def test_a_part_of_a_file_is_206_and_says_which(self, node: Reachable) -> None:
+        top = fresh()
+        put(node, f"{top}/f", b"hello.")
+        replies = [ask(node, "GET", f"{top}/f", Range=wanted) for wanted in ("bytes=2-4", "bytes=4-", "bytes=0-99")]
+        assert [(reply.status, reply.headers["content-range"], reply.body) for reply in replies] == [
+            (206, "bytes 2-4/6", b"llo"),
+            (206, "bytes 4-5/6", b"o."),
+            (206, "bytes 0-5/6", b"hello."),
+        ]
+
+    def test_a_part_behind_the_end_is_416_and_says_the_size(self, node: Reachable) -> None:
+        top = fresh()
+        put(node, f"{top}/f", b"hello.")
+        reply = ask(node, "GET", f"{top}/f", Range="bytes=6-7")
+        assert (reply.status, reply.headers["content-range"]) == (416, "bytes */6")
+
+    def test_a_file_names_the_digest_of_its_bytes(self, node: Reachable) -> None:
+        top = fresh()
+        put(node, f"{top}/f", b"first light\n")
+        reply = ask(node, "GET", f"{top}/f")
+        assert reply.headers["granum-digest"] == "xxh3-128=3bc103bd753460ea501629d3e770ada3"
+
     def test_a_directory_without_slash_is_redirected(self, node: Reachable) -> None:
         top = fresh()
         put(node, f"{top}/one/")
