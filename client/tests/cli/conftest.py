@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,3 +88,20 @@ def granum(lab: ProcessLab, tmp_path: Path) -> Granum:
 
 def static(lab: ProcessLab) -> tuple[str, ...]:
     return ("--no-discovery", *(word for node in lab.nodes for word in ("-n", node.host)))
+
+
+@contextmanager
+def placed(lab: ProcessLab, tree: Mapping[str, bytes]) -> Iterator[dict[str, str]]:
+    """Put *tree* into the stores as the plain files that they are, 'node1/TOP/name'; give 'node1' -> where it listens."""
+    stores = lab.nodes[0].root.parent
+    for name, body in tree.items():
+        (stores / name).parent.mkdir(parents=True, exist_ok=True)
+        (stores / name).write_bytes(body)
+    yield {f"node{number}": node.host for number, node in enumerate(lab.nodes, start=1)}
+    for top in {"/".join(name.split("/")[:2]) for name in tree}:
+        shutil.rmtree(stores / top)
+
+
+def files(top: Path) -> dict[str, bytes]:
+    """Return every file below *top* by its name there."""
+    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client.tests.cli.conftest import Granum
+from client.tests.cli.conftest import Granum, files
 from integration.lab import ProcessLab
 
 TREE = {
@@ -24,10 +24,6 @@ def make(top: Path) -> Path:
         (top / name).write_bytes(body)
     (top / "hollow" / "dir").mkdir(parents=True)
     return top
-
-
-def files(top: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
 
 
 def test_a_tree_comes_back_as_it_was(granum: Granum, tmp_path: Path) -> None:
@@ -143,7 +139,7 @@ def test_get_never_overwrites(granum: Granum, tmp_path: Path) -> None:
     (tmp_path / "here" / "f").write_text("mine")
     done = granum.run("get", "/copy/keep/f", "/copy/keep/g", "here")
     assert done.returncode == 1
-    assert done.stderr == "granum: here/f: exists already; --force replaces it\n"
+    assert done.stderr == "granum: here/f: exists already, with other bytes (4 and not 6); --force replaces it\n"
     assert files(tmp_path / "here") == {"f": b"mine", "g": b"stored"}
     granum.ok("get", "--force", "/copy/keep/f", "here")
     assert files(tmp_path / "here") == {"f": b"stored", "g": b"stored"}
@@ -153,7 +149,7 @@ def test_get_as_json(granum: Granum, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("text")
     granum.ok("put", "f", "/copy/json/f")
     assert granum.json("get", "/copy/json/f", "g") == [
-        {"local": "g", "path": "/copy/json/f", "kind": "file", "size": 4}
+        {"path": "/copy/json/f", "local": "g", "kind": "file", "outcome": "copied", "size": 4}
     ]
 
 

@@ -2,25 +2,34 @@
 
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from granum.cli import app
+from granum.cli.options import Choices
 
 COMMANDS = {
     "nodes": [],
+    "top": [],
     "ls": [],
     "tree": [],
+    "find": [],
+    "du": [],
     "stat": [],
     "locate": [],
+    "cat": [],
     "put": [],
     "get": [],
+    "cp": [],
+    "sync": [],
     "mkdir": [],
     "series": ["put", "get", "info"],
     "serve": [],
+    "bench": ["stream"],
+    "overflow": ["status", "resume", "drop"],
     "config": ["show"],
     "completion": [],
 }
@@ -89,27 +98,63 @@ def test_completion_completes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("granum c", ["cat", "cp", "config", "completion"]),
+        ("granum s", ["stat", "sync", "series", "serve"]),
+        ("granum sync --d", ["--dry-run"]),
+        ("granum find --type ", ["f", "d"]),
+    ],
+)
+def test_completion_knows_the_commands_and_their_options(words: str, offered: list[str]) -> None:
+    environment = {
+        "_GRANUM_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    done = CliRunner().invoke(app, prog_name="granum", env=environment)
+    assert done.output.splitlines() == [f"plain,{word}" for word in offered]
+
+
+@pytest.mark.parametrize(
     ("shell", "mark"), [("bash", "complete -o"), ("zsh", "#compdef granum"), ("fish", "complete --")]
 )
 def test_completion_prints_the_script_of_the_shell(shell: str, mark: str) -> None:
     assert mark in CliRunner().invoke(app, ["completion", shell]).output
 
 
-def test_options_may_stand_before_and_after_the_command() -> None:
-    """What stands later wins; nodes are added up."""
-    seen: list[Any] = []
+@pytest.fixture
+def look() -> Iterator[Callable[..., Choices]]:
+    """Runs the command with a command of ours that keeps the choices it is given, and returns them."""
+    seen: list[Choices] = []
 
     @app.command("look-at-choices")
     @click.pass_obj
-    def look(choices: Any) -> None:
+    def command(choices: Choices) -> None:
         seen.append(choices)
 
-    try:
-        arguments = ["-c", "a", "-n", "h:1", "--json", "look-at-choices", "-c", "b", "-n", "h:2", "--no-discovery"]
-        assert CliRunner().invoke(app, arguments).exit_code == 0
-    finally:
-        del app.commands["look-at-choices"]
-    (choices,) = seen
+    def run(*arguments: str, **environment: str) -> Choices:
+        assert CliRunner().invoke(app, arguments, env=environment).exit_code == 0
+        return seen.pop()
+
+    yield run
+    del app.commands["look-at-choices"]
+
+
+def test_options_may_stand_before_and_after_the_command(look: Callable[..., Choices]) -> None:
+    """What stands later wins; nodes are added up."""
+    before, after = ["-c", "a", "-n", "h:1", "--json"], ["-c", "b", "-n", "h:2", "--no-discovery"]
+    choices = look(*before, "look-at-choices", *after)
     assert choices.cluster == "b"
     assert choices.nodes == ("h:1", "h:2")
     assert (choices.json, choices.discovery, choices.quiet, choices.expect) == (True, False, False, None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expect"), [([], [], 3), (["--wait", "5"], [], 5), ([], ["--wait", "4"], 4)]
+)
+def test_how_many_nodes_there_are_may_stand_in_the_environment(
+    look: Callable[..., Choices], before: list[str], after: list[str], expect: int
+) -> None:
+    """What the command line says wins, before or after the command's name."""
+    assert look(*before, "look-at-choices", *after, GRANUM_WAIT="3").expect == expect

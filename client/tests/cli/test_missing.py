@@ -30,7 +30,15 @@ def names_the_missing(stderr: str, half: ProcessLab) -> bool:
     return half.nodes[1].host in stderr and "refuses the connection" in stderr and half.nodes[0].host not in stderr
 
 
-@pytest.mark.parametrize(("arguments", "answer"), [(["ls", "/d"], "here\n"), (["tree", "/d"], "/d\n└── here\n")])
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["ls", "/d"], "here\n"),
+        (["tree", "/d"], "/d\n└── here\n"),
+        (["find", "/d"], "/d/here\n"),
+        (["du", "/d"], "    4 B            1  /d\n"),
+    ],
+)
 def test_what_is_there_is_listed(granum: Granum, half: ProcessLab, arguments: list[str], answer: str) -> None:
     done = granum.run(*arguments)
     assert (done.returncode, done.stdout) == (3, answer)
@@ -64,7 +72,17 @@ def test_what_the_others_hold_is_found(granum: Granum, half: ProcessLab, command
 
 
 @pytest.mark.parametrize(
-    "arguments", [["stat", "/d/gone"], ["ls", "/e"], ["get", "/d/gone", "."], ["get", "/d/gone", "-"]]
+    "arguments",
+    [
+        ["stat", "/d/gone"],
+        ["ls", "/e"],
+        ["get", "/d/gone", "."],
+        ["get", "/d/gone", "-"],
+        ["cp", "granum://test/d/gone", "."],
+        ["cat", "/d/gone"],
+        ["find", "/e"],
+        ["du", "/e"],
+    ],
 )
 def test_absence_cannot_be_told(granum: Granum, half: ProcessLab, arguments: list[str]) -> None:
     """It is not status 1, 'not stored': the file may be on the node that is missing."""
@@ -89,3 +107,29 @@ def test_put_goes_to_a_node_that_answers(granum: Granum, half: ProcessLab, tmp_p
     (tmp_path / "new").write_text("new")
     granum.ok("put", "new", "/e2/new")
     assert (half.nodes[0].root / "e2" / "new").read_text() == "new"
+
+
+def test_a_tree_may_differ_from_what_cannot_be_seen(granum: Granum, half: ProcessLab, tmp_path: Path) -> None:
+    """What lacks may lie on the missing node: it is told as new, and that not every node was asked."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "gone").write_text("gone")
+    done = granum.run("sync", "--dry-run", "d", "granum://test/d")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (3, "new      /d/gone")
+    assert names_the_missing(done.stderr, half)
+
+
+def test_cat_of_several_writes_what_there_is(granum: Granum) -> None:
+    done = granum.run("cat", "/d/gone", "/d/here")
+    assert (done.returncode, done.stdout) == (1, "here")
+    assert "/d/gone" in done.stderr
+
+
+def test_top_shows_how_long_a_node_is_silent(granum: Granum, half: ProcessLab) -> None:
+    done = granum.run("top", "--once")
+    assert done.returncode == 3
+    (line,) = [line for line in done.stdout.splitlines() if half.nodes[1].host in line]
+    assert "silent for 2 s" in line
+    assert "refuses the connection" in line
+    (line,) = [line for line in done.stdout.splitlines() if half.nodes[0].host in line]
+    assert "serving" in line
+    assert names_the_missing(done.stderr, half)

@@ -1,8 +1,11 @@
 """Texts that people read."""
 
+import json
+
 import pytest
 
-from granum.cli.output import count_text, size_text, table
+from granum.cli.output import JsonArray, count_text, size_text, table
+from granum.wire.errors import NotStored
 
 
 @pytest.mark.parametrize(
@@ -43,3 +46,29 @@ def test_columns_are_aligned_by_the_width_that_a_terminal_shows() -> None:
         "顕微鏡       1",
         "xxxxxxxx  1000",
     ]
+
+
+@pytest.mark.parametrize("rows", [[], [{"a": 1}], [{"a": 1}, {"b": [2]}]])
+def test_rows_that_are_printed_as_they_come_are_one_document(
+    rows: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with JsonArray() as array:
+        for row in rows:
+            array.add(row)
+    assert json.loads(capsys.readouterr().out) == rows
+
+
+def failing(array: JsonArray, *rows: object) -> None:
+    with array:
+        for row in rows:
+            array.add(row)
+        raise NotStored
+
+
+def test_a_command_that_fails_ends_its_document_and_begins_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(NotStored):
+        failing(JsonArray())
+    assert capsys.readouterr().out == ""
+    with pytest.raises(NotStored):
+        failing(JsonArray(), 1)
+    assert json.loads(capsys.readouterr().out) == [1]

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from client.tests.cli.conftest import TIMEOUT_S, Granum
+from granum.cli.parts import PART_BYTES
 from integration.lab import ProcessLab
 
 MOVIE = Path(__file__).parent.parent / "data" / "movies" / "test.dax"
-BODY = bytes(100_000)
 
 
 def test_a_day_at_the_microscope(granum: Granum, lab: ProcessLab) -> None:
@@ -68,26 +68,27 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(granum: Granum) -
 
 
 class SlowNode(BaseHTTPRequestHandler):
-    """A node with one file, of which it sends one half and then nothing, until the client goes away."""
+    """A node with one file of three parts, of each of which it sends one half and then nothing, until the client goes away."""
 
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
-        self._head(BODY)
+        self._head(3 * PART_BYTES)
 
     def do_GET(self) -> None:
         if self.path == "/__status":
-            self._head(b"{}")
+            self._head(len(b"{}"))
             self.wfile.write(b"{}")
             return
-        self._head(BODY)
-        self.wfile.write(BODY[: len(BODY) // 2])
+        self._head(PART_BYTES)
+        self.wfile.write(bytes(PART_BYTES // 2))
         with suppress(OSError):
             self.rfile.read(1)
 
-    def _head(self, body: bytes) -> None:
+    def _head(self, length: int) -> None:
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(length))
+        self.send_header("Granum-Node", "slow")  # else it is taken for one of PYME's, which send no parts
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -112,13 +113,16 @@ def wait_for(condition: Callable[[], object]) -> None:
         threading.Event().wait(0.01)
 
 
+@pytest.mark.parametrize("command", [("get", "/file"), ("cp", "granum:///file")], ids=["get", "cp"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_get_leaves_nothing(slow: Granum, number: signal.Signals, status: int) -> None:
+def test_an_interrupted_copy_leaves_nothing(
+    slow: Granum, command: tuple[str, str], number: signal.Signals, status: int
+) -> None:
     """The temporary file is there while the transfer runs, and gone afterwards; nothing is said."""
     target = slow.home / "target"
     target.mkdir()
     process = subprocess.Popen(
-        slow.line("get", "/file", "target"),
+        slow.line(*command, "target"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -152,8 +156,8 @@ def on_terminal(granum: Granum, *arguments: str) -> tuple[str, str]:
         os.close(slave)
         shown = b""
         with suppress(OSError):  # how Linux says that nobody has the other end any more
-            while piece := terminal.read(65536):
-                shown += piece
+            while part := terminal.read(65536):
+                shown += part
         output, _ = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, shown
     return output.decode(), shown.decode()

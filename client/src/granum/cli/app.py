@@ -10,16 +10,22 @@ import sys
 import click
 
 from granum import __version__
+from granum.cli.bench import bench
+from granum.cli.cat import cat
 from granum.cli.completion import completion
-from granum.cli.copy import get, mkdir, put
+from granum.cli.copy import cp, get, mkdir, put, sync
+from granum.cli.du import du
+from granum.cli.find import find
 from granum.cli.look import locate, ls, stat, tree
 from granum.cli.nodes import nodes
 from granum.cli.options import Section, shared_options
 from granum.cli.output import remark
+from granum.cli.overflow import overflow
 from granum.cli.series import series
 from granum.cli.serve import serve
 from granum.cli.session import EXIT_FAILED, EXIT_PARTIAL
 from granum.cli.settings import config
+from granum.cli.top import top
 from granum.wire.errors import BadConfig, BadLocator, BadPath, GranumError, NodeUnreachable, Partial
 
 EXIT_USAGE = 2
@@ -72,11 +78,12 @@ def app() -> None:
 
 
 app.headings = {
-    "Look": ("nodes", "ls", "tree", "stat", "locate"),
-    "Copy": ("put", "get", "mkdir", "series"),
-    "This machine": ("serve", "config", "completion"),
+    "Look": ("nodes", "top", "ls", "tree", "find", "du", "stat", "locate", "cat"),
+    "Copy": ("put", "get", "cp", "sync", "mkdir", "series"),
+    "This machine": ("serve", "bench", "overflow", "config", "completion"),
 }
-for command in (nodes, ls, tree, stat, locate, put, get, mkdir, series, serve, config, completion):
+_LOOK = (nodes, top, ls, tree, find, du, stat, locate, cat)
+for command in (*_LOOK, put, get, cp, sync, mkdir, series, serve, bench, overflow, config, completion):
     app.add_command(command)
 
 

@@ -77,7 +77,7 @@ def stat(choices: Choices, place: Place) -> None:
     with opened(choices, [place]) as session:
         found = session.cluster.stat(place.path)
         session.note_missing_nodes()
-        row = _row(found.path, Entry(found.path.name, found.flags, found.size), found.nodes)
+        row = entry_row(found.path, Entry(found.path.name, found.flags, found.size), found.nodes)
         if choices.json:
             print_json(row)
             return
@@ -116,7 +116,7 @@ def _rows(session: Session, path: ClusterPath) -> list[Row]:
     except NotADirectory:
         found = session.cluster.stat(path)
         session.note_missing_nodes()
-        return [_row(path, Entry(path.name, found.flags, found.size), found.nodes)]
+        return [entry_row(path, Entry(path.name, found.flags, found.size), found.nodes)]
 
 
 def _view(session: Session, path: ClusterPath) -> "UnionView":
@@ -129,10 +129,11 @@ def _view(session: Session, path: ClusterPath) -> "UnionView":
 
 
 def _rows_of(path: ClusterPath, view: "UnionView") -> list[Row]:
-    return [_row(path / name, entry, view.holders(name)) for name, entry in view.items()]
+    return [entry_row(path / name, entry, view.holders(name)) for name, entry in view.items()]
 
 
-def _row(path: ClusterPath, entry: Entry, nodes: "tuple[Node, ...]") -> Row:
+def entry_row(path: ClusterPath, entry: Entry, nodes: "tuple[Node, ...]") -> Row:
+    """Return what JSON says of an entry."""
     size = None if entry.size == UNKNOWN_SIZE else entry.size
     return {
         "path": str(path),

@@ -1,17 +1,19 @@
 """`granum nodes`: which nodes there are, how they do, and how much room they have."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from granum.cli.options import Choices, Command, pass_choices
 from granum.cli.output import print_json, print_table, size_text
-from granum.cli.session import opened
+from granum.cli.rates import number, part
+from granum.cli.session import Session, opened
 from granum.wire.errors import GranumError
 
 if TYPE_CHECKING:
-    from granum.roster import Node, NodeState
+    from granum.roster import NodeState
 
 ID_SHOWN = 8  # characters of a node id: enough to tell the nodes of a lab apart
 
@@ -24,7 +26,7 @@ def nodes(choices: Choices) -> None:
     """Show the nodes of the cluster: address, state, free space, version."""
     with opened(choices) as session:
         states = session.cluster.nodes()
-        rows = [_row(state, answer) for state, answer in zip(states, _ask(states), strict=True)]
+        rows = [_row(state, answer) for state, answer in zip(states, _ask(session, states), strict=True)]
         session.missing({row["name"]: GranumError(row["cause"]) for row in rows if row["cause"]})
         if choices.json:
             print_json(rows)
@@ -36,26 +38,15 @@ def nodes(choices: Choices) -> None:
             )
 
 
-def _ask(states: "Sequence[NodeState]") -> "list[Mapping[str, Any] | GranumError]":
+def _ask(session: Session, states: "Sequence[NodeState]") -> "list[Mapping[str, Any] | GranumError]":
     """Return each node's answer to GET /__status, all asked at once; the error of one that does not answer."""
-    from twisted.internet.defer import Deferred  # noqa: PLC0415 - not before there is a cluster
-
-    from granum.blocking.thread import reactor_thread  # noqa: PLC0415
-    from granum.transfer import Transfer  # noqa: PLC0415
-
-    thread = reactor_thread()
-    transfer = Transfer(thread.reactor)
-
-    def begin(node: "Node") -> Any:  # a Future of the answer
-        return thread.submit(lambda: Deferred.fromCoroutine(transfer.status(node)))
-
+    transfer = session.transfer
     answers: list[Mapping[str, Any] | GranumError] = []
-    for future in [begin(state.node) for state in states]:
+    for future in [session.submit(partial(transfer.status, state.node)) for state in states]:
         try:
             answers.append(future.result())
         except GranumError as error:
             answers.append(error)
-    thread.run(transfer.close)
     return answers
 
 
@@ -63,8 +54,8 @@ def _row(state: "NodeState", answer: "Mapping[str, Any] | GranumError") -> Row:
     """Return what is known of a node; a PYME node tells neither version nor node id."""
     node = state.node
     status = {} if isinstance(answer, GranumError) else answer
-    own = _part(status, "Granum")
-    disk = _part(status, "Disk")
+    own = part(status, "Granum")
+    disk = part(status, "Disk")
     return {
         "name": node.name,
         "address": node.address,
@@ -72,8 +63,8 @@ def _row(state: "NodeState", answer: "Mapping[str, Any] | GranumError") -> Row:
         "cluster": node.cluster,
         "state": "missing" if isinstance(answer, GranumError) else "ok",
         "cause": str(answer) if isinstance(answer, GranumError) else None,
-        "free": _number(disk, "free"),
-        "size": _number(disk, "total"),
+        "free": number(disk, "free"),
+        "size": number(disk, "total"),
         "version": own.get("version"),
         "durability": own.get("durability"),
         "node_id": node.node_id,
@@ -94,14 +85,3 @@ def _cells(row: Row) -> tuple[str, ...]:
         str(row["version"] or "?"),
         row["node_id"][:ID_SHOWN] or "-",
     )
-
-
-def _part(status: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return the object *key* of *status*; nothing when the node sent something else."""
-    found = status.get(key)
-    return found if isinstance(found, dict) else {}
-
-
-def _number(part: Mapping[str, Any], key: str) -> int | None:
-    found = part.get(key)
-    return int(found) if isinstance(found, int | float) else None

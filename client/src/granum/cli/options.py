@@ -33,6 +33,9 @@ def _note(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     if ctx.get_parameter_source(param.name or "") is click.core.ParameterSource.DEFAULT:
         return
     choices = ctx.ensure_object(Choices)
+    is_environment = ctx.get_parameter_source(param.name or "") is click.core.ParameterSource.ENVIRONMENT
+    if is_environment and getattr(choices, param.name or "") is not None:  # said before the command's name
+        return
     if param.name == "nodes":
         choices.nodes = (*choices.nodes, *value)
     else:
@@ -66,7 +69,8 @@ def _shared() -> list[click.Option]:
             "expect",
             type=click.IntRange(min=1),
             metavar="N",
-            help="Begin once N nodes are found, and not later.",
+            envvar="GRANUM_WAIT",
+            help="Begin once N nodes are found, and not later; or set GRANUM_WAIT.",
         ),
         option("--json", "json", is_flag=True, help="Print one JSON document."),
         option("-q", "--quiet", "quiet", is_flag=True, help="Print no progress and no confirmation."),

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import click
@@ -72,6 +73,24 @@ def print_fields(fields: Mapping[str, str]) -> None:
 def print_json(document: Any) -> None:
     """Print *document*, which JSON can hold, as the one document of the command."""
     click.echo(json.dumps(document, indent=2))
+
+
+class JsonArray(AbstractContextManager["JsonArray"]):
+    """The one document of a command whose rows are printed as they come. A command that fails before its first prints none."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def add(self, row: Any) -> None:
+        """Print *row*, which JSON can hold."""
+        click.echo(("," if self._begun else "[") + "\n  " + json.dumps(row), nl=False)
+        self._begun = True
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._begun:
+            click.echo("\n]")
+        elif kind is None:
+            click.echo("[]")
 
 
 def say(text: str) -> None:

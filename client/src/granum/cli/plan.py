@@ -1,110 +1,112 @@
 """Plans: what goes where, decided before the first byte moves.
 
-A plan is a list of copies, one for each file and each directory that must be made. What cannot be copied is reported to the
-session and left out, so that the rest can go on.
+A plan is a list of copies, one for each file and each empty directory. Each knows what lies at its target, so that a copy
+which was interrupted resumes when it is planned again. The rule: nothing is ever overwritten. What cannot be planned is
+reported and left out, so that the rest can go on.
 """
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from enum import Enum
 
-from granum.cli.landing import check_free
-from granum.cli.place import Place
-from granum.cli.session import Session, error_text
-from granum.wire.errors import GranumError
-from granum.wire.paths import ClusterPath
+from granum.cli.ends import End, Found, Spot
+from granum.wire.errors import GranumError, NotStored, Partial
+from granum.wire.listing import UNKNOWN_SIZE
 
-if TYPE_CHECKING:
-    from granum.roster import Node
 
-Row = dict[str, Any]  # what JSON holds
+class Verdict(Enum):
+    """What a look at both ends tells of a copy, before any byte is read."""
+
+    NEW = "new"
+    SAME = "same"
+    DIFFERS = "differs"
+    ALIKE = "alike"  # as far as sizes tell
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One file to copy, of *size* bytes (0 when not known), from one of *nodes*; or a directory to make."""
+    """One file or empty directory to copy: *found* at *source*; *there* is at *target* now.
 
-    local: str
-    path: ClusterPath
-    size: int = 0
-    is_directory: bool = False
-    nodes: "tuple[Node, ...]" = ()
+    *is_inside* says that it lies in a tree that is copied, so that directories are made for it.
+    """
+
+    source: Spot
+    target: Spot
+    found: Found
+    there: Found | None = None
+    is_inside: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes to copy as far as they are known."""
+        return max(self.found.size, 0)
 
 
-class Plan:
-    """The copies of one command, and the *rows* that JSON tells about them: those that failed have an 'error'."""
+def verdict(found: Found, there: Found | None) -> Verdict:
+    """Compare what was found at the source with what is at the target."""
+    if there is None:
+        return Verdict.NEW
+    if found.is_directory or there.is_directory:
+        return Verdict.SAME if found.is_directory and there.is_directory else Verdict.DIFFERS
+    if UNKNOWN_SIZE not in {found.size, there.size} and found.size != there.size:
+        return Verdict.DIFFERS
+    return Verdict.ALIKE
 
-    def __init__(self, session: Session) -> None:
-        self.rows: list[Row] = []
-        self._session = session
 
-    def failed(self, local: str, path: ClusterPath | None, error: BaseException) -> None:
-        """Report a copy that could not be made."""
-        is_remote = path is not None and isinstance(error, GranumError)
-        self._session.failed(str(path) if is_remote else local, error)
-        self.rows.append({"local": local, "path": path and str(path), "error": error_text(error)})
+def goes_below(source: End, target: End, tops: Sequence[Spot], into: Spot, *, slash: bool) -> bool:
+    """Whether copies of *tops* go below *into* under their own names; else *into* is the name of the only copy.
 
-    def to_put(self, sources: Sequence[str], path: ClusterPath, *, below: bool) -> list[Copy]:
-        """Return what to store under *path*, or *below* it: all files of *sources* and those directories that are empty."""
-        copies = []
-        for source in sources:
-            own = (os.path.basename(os.path.abspath(source)),) if below else ()
-            for local, names, is_directory in self._local_tree(source):
-                try:
-                    there = ClusterPath.of((*path.parts, *own, *names))
-                    copies.append(Copy(local, there, 0 if is_directory else os.stat(local).st_size, is_directory))
-                except (GranumError, OSError) as error:
-                    self.failed(local, None, error)
-        return copies
+    A directory is copied into the one that is there, not below it: a copy that is repeated finds what it copied before.
+    """
+    if slash or len(tops) > 1 or not target.name_of(into):
+        return True
+    try:
+        at_target = target.look(into)
+    except Partial:  # a node that does not answer keeps nobody from writing
+        return False
+    if at_target is None or not at_target.is_directory:
+        return False
+    at_source = source.look(tops[0])
+    return at_source is not None and not at_source.is_directory
 
-    def to_get(self, places: Sequence[Place], target: str, *, below: bool, force: bool) -> list[Copy]:
-        """Return what to fetch as *target*, or *below* it: all files of *places*, each directory before what lies in it.
 
-        Nothing is fetched that exists locally, unless *force*.
-        """
-        copies = []
-        for place in places:
-            for copy in self._remote_tree(place.path, os.path.join(target, place.path.name) if below else target):
-                try:
-                    if not copy.is_directory:
-                        check_free(copy.local, force=force)
-                    copies.append(copy)
-                except OSError as error:
-                    self.failed(copy.local, copy.path, error)
-        return copies
+def planned(
+    source: End,
+    target: End,
+    tops: Sequence[Spot],
+    into: Spot,
+    *,
+    below: bool,
+    failed: Callable[[Spot, Exception], object],
+) -> Iterator[Copy]:
+    """Yield the copies of *tops*, files and directories at *source*, as *into* or *below* it.
 
-    def _local_tree(self, source: str) -> Iterator[tuple[str, tuple[str, ...], bool]]:
-        """Yield (file or empty directory, its names below *source*, whether it is a directory), in the order of names."""
-        if not os.path.isdir(source):
-            yield source, (), False
-            return
-        for directory, directories, files in os.walk(source, onerror=lambda error: self.failed(source, None, error)):
-            directories.sort()
-            relative = os.path.relpath(directory, source)
-            names = () if relative == os.curdir else tuple(relative.split(os.sep))
-            for name in directories:
-                if os.path.islink(os.path.join(directory, name)):  # may lead anywhere, even back
-                    self._session.warn(f"{os.path.join(directory, name)}: left out, a link to a directory")
-            for name in sorted(files):
-                local = os.path.join(directory, name)
-                if os.path.isfile(local) or not os.path.exists(local):  # a dangling link fails, with its cause
-                    yield local, (*names, name), False
-                else:
-                    self._session.warn(f"{local}: left out, neither a file nor a directory")
-            if not directories and not files:
-                yield directory, names, True
+    *failed* is told of single files that cannot be planned. Raises what looking at one of *tops* does, and NotStored.
+    """
+    for top in tops:
+        found = source.look(top)
+        if found is None:
+            raise NotStored(f"{top} is not there")
+        try:
+            name = source.name_of(top)  # '' for the root of a cluster
+            at = target.below(into, (name,)) if below and name else into
+            if not found.is_directory:
+                yield Copy(top, at, found, _look(target, at), is_inside=below)
+                continue
+        except (GranumError, OSError) as error:
+            failed(top, error)
+            continue
+        for names, each in source.tree(top):
+            spot = source.below(top, names)
+            try:
+                there = target.below(at, names)
+                yield Copy(spot, there, each, target.look_beside(there), is_inside=True)
+            except (GranumError, OSError) as error:
+                failed(spot, error)
 
-    def _remote_tree(self, top: ClusterPath, target: str) -> Iterator[Copy]:
-        found = self._session.cluster.stat(top)
-        if not found.is_directory:
-            yield Copy(target, top, max(found.size, 0), nodes=found.nodes)
-            return
-        for path, view in self._session.cluster.walk(top):
-            self._session.missing(view.missing)
-            directory = os.path.join(target, *path.parts[len(top.parts) :])
-            yield Copy(directory, path, is_directory=True)
-            for name, entry in view.items():
-                if not entry.is_directory:
-                    local = os.path.join(directory, name)
-                    yield Copy(local, path / name, max(entry.size, 0), nodes=view.holders(name))
+
+def _look(target: End, spot: Spot) -> Found | None:
+    try:
+        return target.look(spot)
+    except Partial:  # as above; the put finds out
+        return None
