@@ -12,7 +12,7 @@ REFUSE_OLD_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("setup:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo test coverage bench bench-node check check-docs fuzz scoreboard scoreboard-long lock format ci clean
+.PHONY: help setup demo test coverage bench bench-node check check-docs fuzz scoreboard scoreboard-long sim lock format ci clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name does; do printf 'make %-16s%s\n' "$$name" "$$does"; done
@@ -59,6 +59,10 @@ scoreboard: setup  ## the promises under faults, in minutes; rows that cannot ru
 
 scoreboard-long: setup  ## the same with every file system, more states, more kills, and the rows that take long
 	@$(BIN)/python -m integration.scoreboard --long $(if $(ROWS),--rows $(ROWS))
+
+SEEDS := 2000
+sim: setup  ## the real client and node in simulated clusters, one from each of SEEDS seeds; what fails says how to see it again
+	@$(BIN)/python -m integration.simulation --seeds $(SEEDS)
 
 lock: setup  ## solve requirements/lock.txt again; ARGS=--upgrade moves every pin to its newest version
 	@$(BIN)/python -m tools.lock $(ARGS)

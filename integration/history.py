@@ -8,15 +8,21 @@ Each anomaly is a sentence that begins with its rule and names the path.
 An operation whose outcome the client does not know is `INFO`: it may take effect at any time, once, or never. One that is
 known not to have stored anything is `FAIL`; a name that was found taken is `REFUSED`. A read that failed says nothing and is
 left out.
+
+`python -m integration.history FILE` checks a history that `kept` has written, and prints what it breaks.
 """
 
+import json
+import sys
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from itertools import pairwise
 from math import inf
+from pathlib import Path
+from typing import Any
 
 LISTED_AFTER_S = 2.0  # promise P7: how late another client's complete listing may be
 
@@ -227,7 +233,8 @@ def _of_copies(puts: Mapping[str, Sequence[Put]], history: History) -> Iterator[
         strange = {node for node, digest in copies.items() if receipted and digest not in receipted}
         if strange:
             yield f"W8 {path}: other bytes than were receipted on {', '.join(sorted(strange))}"
-        if len(copies) > history.final.copies_max and path not in history.doubled:
+        twins = max(Counter(put.digest for put in each if put.may_be_stored).values(), default=0)  # the same bytes put twice
+        if len(copies) > max(history.final.copies_max, twins) and path not in history.doubled:
             yield f"W8 {path}: {len(copies)} copies where {history.final.copies_max} was asked for, and nobody said so"
 
 
@@ -243,3 +250,42 @@ def _of_stream(number: int, stream: Streamed) -> Iterator[str]:
 def _split(path: str) -> tuple[str, str]:
     directory, _, name = path.rpartition("/")
     return directory + "/", name
+
+
+# -- kept histories ---------------------------------------------------------------------------------------------------
+
+
+def kept(history: History, file: Path) -> str:
+    """Write *history* to *file*; return the command that checks it again."""
+
+    def plain(value: Any) -> Any:
+        return value.value if isinstance(value, Enum) else sorted(value)
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(asdict(history), default=plain))
+    return f"python -m integration.history {file}"
+
+
+def read(file: Path) -> History:
+    """Return the history that `kept` wrote to *file*."""
+    said = json.loads(file.read_text())
+    return History(
+        [Put(**{**put, "outcome": Outcome(put["outcome"])}) for put in said["puts"]],
+        [Read(**each) for each in said["reads"]],
+        [Listed(**each) for each in said["listings"]],
+        [Streamed(**each) for each in said["streams"]],
+        Final(**said["final"]),
+        frozenset(said["collisions"]),
+        frozenset(said["doubled"]),
+    )
+
+
+def main() -> None:
+    """Check the history in the file that is the only argument; exit with 1 when it breaks a promise."""
+    found = anomalies(read(Path(sys.argv[1])))
+    print("\n".join((*found, f"{len(found)} anomalies")))
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()
