@@ -21,6 +21,7 @@ from granum_node.storage.verify import State, verify
 
 EXIT_DAMAGED = 1  # a file of the store is not what was put
 EXIT_LOCKED = 75  # EX_TEMPFAIL: another node has the store
+SWITCH_S = 0.0005  # after which a busy thread gives way to the reactor: docs/decisions/0042
 LEAST_PRIORITY = 19  # of processor and, with it, of disk: whoever serves or measures on this machine goes first
 
 
@@ -160,6 +161,7 @@ def run(config: NodeConfig) -> None:
     reactor.seconds = time.monotonic  # type: ignore[method-assign]
     from granum_node.service import NodeService  # noqa: PLC0415 - after the reactor
 
+    sys.setswitchinterval(SWITCH_S)
     _log_to_stderr(config.log)
     _allow_descriptors()
     node = NodeService(config, reactor)  # type: ignore[arg-type]  # typed as less than every reactor can do
