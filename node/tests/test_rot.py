@@ -101,3 +101,15 @@ def test_a_relaxed_node_that_was_stopped_in_order_reads_nothing(start_node: Star
     (tmp_path / "other" / "by-hand").write_bytes(b"x")
     start_node(tmp_path / "other", environment=RELAXED)
     assert "not stopped in order" in (tmp_path / "stderr").read_text()
+
+
+def test_what_a_disk_refuses_a_person_is_one_line(start_node: StartNode, tmp_path: Path) -> None:
+    node = start_node(environment=NEVER)
+    assert ask(node, "PUT", "/f", b"hello").status == 200
+    node.stop()
+    spoil(node.root / "f", b"hellO")
+    node = start_node(environment=AT_ONCE)
+    assert until(lambda: is_corrupt(ask(node, "GET", "/f")))
+    (file,) = (each for each in (node.root / ".granum" / "quarantine").iterdir() if not each.suffix)
+    file.unlink()
+    assert quarantine(tmp_path, node, "restore", "f") == (2, "granum-node: /f: No such file or directory\n")

@@ -62,6 +62,13 @@ def test_a_full_node_makes_no_directory(full: NodeProcess) -> None:
     assert not (full.root / "d").exists()
 
 
+def test_a_directory_that_a_full_node_has_is_there(full: NodeProcess) -> None:
+    (full.root / "d").mkdir()
+    assert ask(full, "PUT", "/d/", b"").status == 405
+    assert ask(full, "PUT", "/d/", b"", If_None_Match="*").status == 412
+    assert ask(full, "PUT", "/f/", b"").status == 405
+
+
 def test_a_full_node_serves_reads_and_says_what_it_is(full: NodeProcess, tmp_path: Path) -> None:
     assert ask(full, "GET", "/f").body == b"hello"
     said = own(full)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import click
 
-from granum.wire.errors import GranumError
+from granum.wire.errors import GranumError, StoreUnusable
 from granum_node.config import environment_layer, read_files, resolve
 from granum_node.storage.quarantine import Note, opened_quarantine
 
@@ -60,7 +60,7 @@ def restore(path: str, root: str | None, config: str | None, *, as_it_is: bool) 
 
     It must have the digest that was recorded for it: write the right bytes, from a copy, into the file that 'list' names.
     """
-    with _told(), opened_quarantine(root_of(root, config)) as found:
+    with _told(), opened_quarantine(root_of(root, config)) as found, _refused(path):
         found.restore(path.strip("/"), as_it_is=as_it_is)
 
 
@@ -69,7 +69,7 @@ def restore(path: str, root: str | None, config: str | None, *, as_it_is: bool) 
 @store_options
 def drop(path: str, root: str | None, config: str | None) -> None:
     """Delete the file PATH from the quarantine; its name is free then."""
-    with _told(), opened_quarantine(root_of(root, config)) as found:
+    with _told(), opened_quarantine(root_of(root, config)) as found, _refused(path):
         found.drop(path.strip("/"))
 
 
@@ -77,6 +77,17 @@ def line_of(note: Note) -> str:
     """Return what is printed of *note*."""
     digests = f"should have {note.expected or 'a digest'}, has {note.found or 'none'}"
     return f"/{printable(note.path)}: {note.cause}; {note.size} bytes; {digests}; .granum/quarantine/{note.id}"
+
+
+@contextmanager
+def _refused(path: str) -> Iterator[None]:
+    """Have what the disk, or the owner of a file, refuses told like every other error."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, GranumError):
+            raise
+        raise StoreUnusable(f"/{printable(path.strip('/'))}: {error.strerror}") from error
 
 
 @contextmanager

@@ -94,7 +94,9 @@ class Upkeep:
     def _tell_found(self, verdict: Verdict) -> None:
         def tell() -> None:
             if verdict.state is State.DAMAGED:
-                _log.error("{name!r} is damaged and was moved into quarantine", name=verdict.name)
+                is_moved = verdict.name in self._store.quarantine
+                where = "was moved into quarantine" if is_moved else "is still served: the disk took no note of it"
+                _log.error("{name!r} is damaged and {where}", name=verdict.name, where=where)
             elif verdict.state is State.BARE:
                 _log.warn("{name!r} has lost the digest beside it; its bytes are good", name=verdict.name)
             else:

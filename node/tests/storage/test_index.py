@@ -194,6 +194,15 @@ def test_an_mtime_that_is_set_back_hides_nothing(place: Place) -> None:
     assert place.listing() == {"f": [0, 0]}
 
 
+def test_an_own_file_that_others_replaced_has_the_size_of_what_is_there(place: Place) -> None:
+    place.put("f", b"hello")
+    assert place.listing() == {"f": [0, 5]}
+    place.put("g", b"hello")  # known by what was put, never read
+    (place.root / "g").unlink()
+    elsewhere(lambda: (place.root / "g").write_bytes(b"replaced"), place.root)
+    assert place.listing() == oracle(place.root) == {"f": [0, 5], "g": [0, 8]}
+
+
 def test_a_name_that_others_removed_can_be_added_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.mkdir("d")
     place.put("d/f", b"first")

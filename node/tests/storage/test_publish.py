@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -342,3 +343,15 @@ def test_the_digest_is_beside_the_file_before_the_file_is_synced(
     monkeypatch.setattr(os, "setxattr", setxattr)
     bench.put("f")
     assert calls == ["digest", "sync file", "link f", "sync ."]
+
+
+def test_a_directory_made_anew_is_made_durable_anew(bench: Bench, calls: list[str], tmp_path: Path) -> None:
+    """Another one may get the inode of one that was removed, and its own name is on no disk."""
+    assert bench.put("d/f") == [None]
+    inode = (tmp_path / "d").stat().st_ino
+    shutil.rmtree(tmp_path / "d")
+    calls.clear()
+    assert bench.put("d/f") == [None]
+    if (tmp_path / "d").stat().st_ino != inode:
+        pytest.skip("the file system gave the new directory another inode")
+    assert "sync ." in calls

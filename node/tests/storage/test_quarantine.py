@@ -1,5 +1,6 @@
 """The quarantine: nothing is deleted, nothing is lost by a crash, and a person can end it while the node serves."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,3 +136,72 @@ def test_nothing_is_restored_over_another_file(store: Store, tmp_path: Path) -> 
     with opened_quarantine(str(tmp_path)) as other, pytest.raises(AlreadyStored):
         other.restore("d/f")
     assert ((tmp_path / "d" / "f").read_bytes(), lying(tmp_path).read_bytes()) == (b"new", b"hello")
+
+
+@pytest.mark.parametrize("name", ["d/f", "d/f/g"])
+def test_a_put_that_had_begun_does_not_get_the_name(store: Store, tmp_path: Path, name: str) -> None:
+    """It asked before the scrub came by, found nothing, and links when the name is free for a moment."""
+    path = ClusterPath.parse(name)
+    late = store.spool()
+    late.write(b"other")
+    quarantine(store, tmp_path)
+    with pytest.raises((AlreadyStored, NotADirectory)):
+        late.publish(store.tree, path)
+    with pytest.raises((AlreadyStored, NotADirectory)):
+        store.tree.make_new_directory(path)
+    assert not os.path.lexists(tmp_path / "d" / "f")
+
+
+def test_a_name_that_was_dropped_can_be_given_again(store: Store, tmp_path: Path) -> None:
+    quarantine(store, tmp_path)
+    store.quarantine.drop("d/f")
+    file = store.spool()
+    file.write(b"other")
+    file.publish(store.tree, F)
+    assert (tmp_path / "d" / "f").read_bytes() == b"other"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "../../outside"},
+        {"id": "x"},
+        {"path": "../outside"},
+        {"path": ".granum/node-id"},
+        {"path": "d/../../outside"},
+        {"path": "/d/f"},
+        {"path": 7},
+        {"size": "5"},
+    ],
+)
+def test_a_note_that_no_node_has_written_is_passed_over(
+    store: Store, tmp_path: Path, change: dict[str, object]
+) -> None:
+    """Root gives files back where the node's user may write notes; neither is to be led to other files."""
+    quarantine(store, tmp_path)
+    (note,) = (tmp_path / ".granum" / "quarantine").glob("*.json")
+    note.write_text(json.dumps(json.loads(note.read_text()) | change))
+    with opened_quarantine(str(tmp_path)) as found:
+        assert found.notes == []
+
+
+def test_the_log_of_a_directory_that_root_begins_is_the_nodes(store: Store, tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("needs root")
+    quarantine(store, tmp_path)
+    os.chown(tmp_path / ".granum", 1234, 1235)
+    with opened_quarantine(str(tmp_path)) as found:
+        found.restore("d/f")
+    logs = tmp_path / ".granum" / "digests"
+    assert [(each.stat().st_uid, each.stat().st_gid) for each in (logs, *logs.iterdir())] == [(1234, 1235)] * 2
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"back\\slash", b"__own"])
+def test_what_could_not_be_asked_for_before_is_not_listed_now(store: Store, tmp_path: Path, name: bytes) -> None:
+    """A reader would refuse the whole listing for one such name."""
+    file = os.path.join(os.fsencode(tmp_path), name)
+    with open(file, "wb") as made:
+        made.write(b"by hand")
+    before = store.listing(ROOT).body
+    assert store.quarantine.take(os.fsdecode(name), "damaged", None, None, os.stat(file).st_ino, 7)
+    assert store.listing(ROOT).body == before == b'{"d/":[1,1]}'

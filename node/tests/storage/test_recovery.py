@@ -1,5 +1,6 @@
 """Opening a store that was relaxed: what may be torn is read, and only what is whole is served."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from granum.wire.errors import AlreadyStored, Corrupt
 from granum.wire.paths import ClusterPath
 from granum_node.storage.digest import ATTRIBUTE
+from granum_node.storage.digestlog import Records, read_records
 from granum_node.storage.recovery import Recovered
 from granum_node.storage.store import Store
 
@@ -96,8 +98,43 @@ def test_after_a_clean_stop_nothing_is_read(tmp_path: Path) -> None:
     store.mark_closed()
     store.close()
     again = Store.open(str(tmp_path))
+    assert again.recover(relaxed=True) == Recovered(taken=1)
+    again.close()
+
+
+def test_what_was_there_at_a_clean_stop_is_not_quarantined_after_a_crash_later(tmp_path: Path) -> None:
+    """It was on the disk, or placed by hand before the node that crashed had begun: that one cannot have torn it."""
+    crashed(tmp_path)
+    store = Store.open(str(tmp_path))
+    store.recover(relaxed=True)
+    (tmp_path / "while-it-ran").write_bytes(b"hello")
+    store.mark_closed()
+    store.close()
+    (tmp_path / "while-it-did-not").write_bytes(b"hello")
+    crashed_later = Store.open(str(tmp_path))
+    assert crashed_later.recover(relaxed=True) == Recovered(taken=2)
+    crashed_later.close()
+    again = Store.open(str(tmp_path))
     assert again.recover(relaxed=True) == Recovered()
     again.close()
+
+
+def test_files_whose_log_the_node_may_not_read_are_read_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is root's, for example; passing over the directory would serve what is torn in it."""
+    crashed(tmp_path)
+    tear(tmp_path / "d" / "e" / "torn")
+
+    def closed(state: int, directory: str) -> Records:
+        if directory == "d/e":
+            raise PermissionError(errno.EACCES, "closed")
+        return read_records(state, directory)
+
+    monkeypatch.setattr("granum_node.storage.recovery.read_records", closed)
+    store = Store.open(str(tmp_path))
+    assert store.recover(relaxed=True).quarantined == ("d/e/torn",)
+    store.close()
 
 
 @pytest.mark.parametrize("before", ["nobody", "commit"])
@@ -147,3 +184,21 @@ def test_a_crash_while_the_store_is_checked_leaves_it_to_be_checked(
 
 def crash_at(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_what_is_whole_is_served_though_the_disk_has_no_room_for_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashed(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    store = Store.open(str(tmp_path))
+    with monkeypatch.context() as crash:
+        crash.setattr("granum_node.storage.recovery.append", full)
+        assert store.recover(relaxed=True) == Recovered(read=2)
+    store.close()
+    again = Store.open(str(tmp_path))
+    assert again.recover(relaxed=True) == Recovered(read=2)  # it has still no record
+    again.close()

@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from granum_node.storage.rounds import Outcomes, Rounds
 
 WAIT_S = 20.0
@@ -67,3 +69,21 @@ def test_outcomes_that_come_before_they_are_told_take_one_report() -> None:
     outcomes.add([lambda: told.append(4)])
     reports[1]()
     assert told == [1, 2, 3, 4]
+
+
+def test_an_outcome_that_fails_does_not_take_the_others_with_it() -> None:
+    """Each is the answer to a put; one that is not told is a frame that its sender holds for ever."""
+    reports: list[Callable[[], None]] = []
+    told: list[int] = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    outcomes = Outcomes(reports.append)
+    outcomes.add([lambda: told.append(1), fail, lambda: told.append(2)])
+    with pytest.raises(ZeroDivisionError):
+        reports[0]()
+    outcomes.add([lambda: told.append(3)])
+    for report in reports[1:]:
+        report()
+    assert told == [1, 2, 3]

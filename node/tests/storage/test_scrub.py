@@ -1,5 +1,6 @@
 """The scrub: finds every damaged file and no other, goes on where it was, and rests as long as it should."""
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -156,3 +157,19 @@ def test_it_ends_at_once_although_it_rests_for_days(store: Store) -> None:
     scrub.stop()
     assert not scrub._thread.is_alive()
     assert threading.active_count() >= 1
+
+
+def test_damage_that_the_disk_takes_no_note_of_is_told_and_what_is_behind_it_is_read(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk the same file would be read for ever, and nobody would know."""
+    spoil(tmp_path / "d0" / "f3")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(store.quarantine, "_write", full)
+    told: list[Verdict] = []
+    assert one_cycle(store, told).found.files == 12
+    assert told == [Verdict("d0/f3", State.DAMAGED)]
+    assert (tmp_path / "d0" / "f3").exists()

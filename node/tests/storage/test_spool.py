@@ -11,7 +11,7 @@ import pytest
 from granum.wire.errors import AlreadyStored, NotADirectory, StoreUnusable
 from granum.wire.paths import ClusterPath
 from granum_node.storage import spool as spools
-from granum_node.storage.spool import SpooledFile, probe
+from granum_node.storage.spool import SpooledFile, keeps_attributes, probe
 from granum_node.storage.tree import Tree
 from node.tests.watching import open_files
 
@@ -199,3 +199,38 @@ def test_a_spool_name_that_cannot_be_removed_does_not_hide_the_outcome(
     assert (place.root / "f").read_bytes() == b"hello"
     for fd in place.fds:
         os.close(fd)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_without_room_says_nothing_of_what_its_file_system_can_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Else a node that was killed on a full disk could not be started to read from it."""
+    real = os.open
+
+    def full(path: str, flags: int, *rest: int, **options: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE or flags & os.O_CREAT:
+            raise OSError(number, "no room")
+        return real(path, flags, *rest, **options)
+
+    spool = real(tmp_path, os.O_RDONLY)
+    monkeypatch.setattr(os, "open", full)
+    found = (probe(spool), keeps_attributes(spool, named=False))
+    os.close(spool)
+    assert found == (False, True)
+
+
+def test_a_disk_that_complains_when_a_file_is_let_go_does_not_end_who_lets_go(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that ended here would leave all that is put into the same directory without an answer, for ever."""
+    file = place.file(b"hello")
+    real = os.close
+
+    def complain(fd: int) -> None:
+        real(fd)
+        raise OSError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "close", complain)
+        file.discard()

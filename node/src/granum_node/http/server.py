@@ -54,7 +54,7 @@ class Server(ServerFactory):
         *publisher* gives names in *store* to what *space* admits; *meters* counts. With *log_requests* each answer is logged.
         """
         self.heads = HeadMaker(f"granum-node/{identity.version}", identity.node_id)
-        self.channels: set[Channel] = set()
+        self.channels: dict[Channel, None] = {}  # in the order of their coming
         self.budget = Budget()
         self.door = Door(rules, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._rules = rules
@@ -114,11 +114,11 @@ class Server(ServerFactory):
 
     def joined(self, channel: Channel) -> None:
         """Keep track of *channel*."""
-        self.channels.add(channel)
+        self.channels[channel] = None
 
     def left(self, channel: Channel) -> None:
         """Lose track of *channel*."""
-        self.channels.discard(channel)
+        self.channels.pop(channel, None)
         self._meters.left(channel)
         self.door.leave(channel.peer)
 

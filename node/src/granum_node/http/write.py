@@ -64,8 +64,9 @@ class Writer:
         except AlreadyStored as error:
             raise PreconditionFailed(str(error)) if _is_exclusive(reply.request.headers) else error from None
         if target.slash or not path.parts:
-            self._space.admit(path, 0).settle(stored=False)
-            self._publisher.make_directory(path, partial(self._made, Put(reply, path)))
+            put = Put(reply, path, exclusive=_is_exclusive(reply.request.headers))
+            self._admit(put, 0).settle(stored=False)
+            self._publisher.make_directory(path, partial(self._made, put))
             return None
         if target.query.startswith("MirrorSource="):
             # Storing the empty body of such a request under the name of the file it asks for would be worse than this.
@@ -86,13 +87,17 @@ class Writer:
             # What a coded body comes to is known when it has arrived; it loses the link then.
         elif b"if-match" in request.headers:
             raise PreconditionFailed(f"{path} is not stored on this node")
+        claim = self._admit(put, request.length or 0, reply.peer, looked=looks)
+        return Upload(self._store, self._publisher, put, claim, partial(self._published, put), gzip=gzip)
+
+    def _admit(self, put: "Put", size: int, peer: str = "", *, looked: bool = False) -> Claim:
+        """Return the claim of *put*; raise what says why there is none. *looked*: what the taking of its name means is done."""
         try:
-            claim = self._space.admit(path, request.length or 0, reply.peer)
+            return self._space.admit(put.path, size, peer)
         except GranumError:
-            if not looks and self._store.tree.is_taken(path):  # that it is stored already is the better answer
+            if not looked and self._store.tree.is_taken(put.path):  # that it is stored already is the better answer
                 raise put.refusal() from None
             raise
-        return Upload(self._store, self._publisher, put, claim, partial(self._published, put), gzip=gzip)
 
     def _made(self, put: "Put", error: Exception | None) -> None:
         if error is None:

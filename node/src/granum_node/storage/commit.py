@@ -66,6 +66,7 @@ class Commit:
         self._outcomes = Outcomes(report)
         self._changes = Rounds(self._change)
         self._durable: set[tuple[int, int]] = set()  # device and inode of directories whose own name is on the disk
+        tree.made = self._is_new
         self._failure: GranumError | None = None
         self._pending = 0
         self._lock = threading.Lock()
@@ -238,8 +239,7 @@ class Commit:
         """Return a descriptor of the directory *path*, made where it is missing, whose own name is on the disk."""
         fd = self._tree.make_directories(path)
         try:
-            status = os.fstat(fd)
-            key = (status.st_dev, status.st_ino)
+            key = _key(fd)
             if path.parts and key not in self._durable:
                 parent = self._durable_directory(path.parent)
                 try:
@@ -253,6 +253,10 @@ class Commit:
             os.close(fd)
             raise
         return fd
+
+    def _is_new(self, directory: int) -> None:
+        """Forget what is known of one that had the inode of *directory* before, and was removed behind the node's back."""
+        self._durable.discard(_key(directory))
 
     def _sync_directory(self, directory: int) -> None:
         try:
@@ -273,3 +277,8 @@ class Commit:
                 "reading goes on; its log and its disk need a look"
             )
         return self._failure
+
+
+def _key(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino

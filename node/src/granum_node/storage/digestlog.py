@@ -116,15 +116,16 @@ def _read(state: int, name: str) -> bytes:
 
 def append(state: int, directory: str, records: Iterable[bytes]) -> None:
     """Append *records* to the log of *directory*; raise OSError when the disk does not take them. Syncs nothing."""
-    name = _log_name(directory)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    logs = _open_logs(state)
     try:
-        fd = os.open(name, flags, 0o600, dir_fd=state)
-    except FileNotFoundError:
-        os.mkdir(DIRECTORY, 0o700, dir_fd=state)
-        fd = os.open(name, flags, 0o600, dir_fd=state)
+        fd = os.open(_file_name(directory), flags, 0o600, dir_fd=logs)
+    finally:
+        os.close(logs)
     try:
         new = os.fstat(fd).st_size == 0
+        if new:
+            _hand_over(fd, state)
         where = _encode(os.fsencode(directory), _WHERE, 0, b"") if new else b""
         rest = memoryview(b"".join((MARK, where, *records)))
         while rest:  # the torn piece of a write that fails here is passed over by every reader
@@ -133,8 +134,31 @@ def append(state: int, directory: str, records: Iterable[bytes]) -> None:
         os.close(fd)
 
 
+def _open_logs(state: int) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(DIRECTORY, flags, dir_fd=state)
+    except FileNotFoundError:
+        with suppress(FileExistsError):
+            os.mkdir(DIRECTORY, 0o700, dir_fd=state)
+        logs = os.open(DIRECTORY, flags, dir_fd=state)
+        _hand_over(logs, state)
+        return logs
+
+
+def _hand_over(fd: int, state: int) -> None:
+    """Have what was just made belong to whom the hidden directory does: root may be who gives a file back for the node."""
+    if os.geteuid() == 0:
+        owner = os.fstat(state)
+        os.fchown(fd, owner.st_uid, owner.st_gid)
+
+
+def _file_name(directory: str) -> str:
+    return xxhash.xxh3_128_hexdigest(os.fsencode(directory))
+
+
 def _log_name(directory: str) -> str:
-    return f"{DIRECTORY}/{xxhash.xxh3_128_hexdigest(os.fsencode(directory))}"
+    return f"{DIRECTORY}/{_file_name(directory)}"
 
 
 class DigestLog:

@@ -226,12 +226,12 @@ class Directory:
             return None if name in rows.directories else partial(rows.put_directory, name)
         if not item.is_file(follow_symlinks=False):
             return None if name in rows.others else partial(rows.put_other, name)
-        if inode == 0:  # published by this node, and read for the first time
-            return partial(rows.learn_inode, name, item.inode())
         try:
             status = item.stat(follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):  # changed since its name was read, as the ctime will tell
             return partial(rows.drop, name)
+        if inode == 0 and status.st_size == rows.size(name):  # published by this node, and read for the first time
+            return partial(rows.learn_inode, name, item.inode())
         return partial(rows.put_file, name, status.st_size, item.inode(), self._young_since(status))
 
     def _look_again(self, name: str, rows: Rows, fd: int) -> None:

@@ -9,19 +9,22 @@ note whenever such a name is asked for.
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from granum.wire.digest import Digest
 from granum.wire.errors import AlreadyStored, Corrupt, DigestMismatch, NotADirectory, NotStored, StoreUnusable
 from granum.wire.paths import HIDDEN_NAME, ClusterPath
 from granum_node.storage import digestlog
 from granum_node.storage.digest import digest_of, record
+from granum_node.storage.listing import is_listed
 from granum_node.storage.tree import Tree, mapped
 
 DIRECTORY = "quarantine"
+_ID = re.compile("[0-9a-f]{32}")
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -48,6 +51,7 @@ class Quarantine:
         self._tree = tree
         self._state = state
         self._notes = {note.path: note for note in self._read()}
+        tree.is_kept = lambda path: bool(self._notes) and self._holds(path.parts)
 
     def finish(self) -> None:
         """Finish what a node that was killed had begun; to be called before the store is served."""
@@ -57,6 +61,9 @@ class Quarantine:
 
     def __len__(self) -> int:
         return len(self._notes)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._notes
 
     @property
     def notes(self) -> list[Note]:
@@ -87,7 +94,11 @@ class Quarantine:
         prefix = "".join(f"{part}/" for part in path.parts)
         found = [note for name, note in list(self._notes.items()) if name.startswith(prefix)]
         rests = {note.path[len(prefix) :]: note for note in found if "/" not in note.path[len(prefix) :]}
-        return {name: note.size for name, note in rests.items() if self._holds((*path.parts, name))}
+        return {
+            name: note.size
+            for name, note in rests.items()
+            if is_listed(name, top=not path.parts) and self._holds((*path.parts, name))
+        }
 
     def _holds(self, parts: tuple[str, ...]) -> bool:
         note = self._notes.get("/".join(parts))
@@ -181,8 +192,10 @@ class Quarantine:
                 if name.endswith(".json"):
                     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
                     # A note cut short was never on the disk as a whole, so its file has not been moved.
-                    with open(fd, "rb") as file, suppress(ValueError, TypeError):
-                        yield Note(**json.load(file))
+                    with open(fd, "rb") as file, suppress(ValueError, TypeError, RecursionError):
+                        note = Note(**json.load(file))
+                        if name == f"{note.id}.json" and _is_sound(note):
+                            yield note
         finally:
             os.close(directory)
 
@@ -205,8 +218,12 @@ class Quarantine:
         """Move the file of *note*; raise OSError or NotStored when it is not under its name."""
         parent, name = self._parent(note.path)
         try:
-            if os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino == note.inode:
-                os.rename(name, f"{DIRECTORY}/{note.id}", src_dir_fd=parent, dst_dir_fd=self._state)
+            # A put that found no note looks again when it links, and by then the name is taken or the note is there.
+            with self._tree.naming(_path_of(note)):
+                is_there = os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino == note.inode
+                if is_there:
+                    os.rename(name, f"{DIRECTORY}/{note.id}", src_dir_fd=parent, dst_dir_fd=self._state)
+            if is_there:
                 os.fsync(parent)
         finally:
             os.close(parent)
@@ -233,6 +250,18 @@ def opened_quarantine(root: str) -> Iterator[Quarantine]:
         except OSError as error:
             raise StoreUnusable(f"{HIDDEN_NAME} in the store {root} cannot be read: {error.strerror}") from error
         yield found
+
+
+def _is_sound(note: Note) -> bool:
+    """Whether a node may have written *note*: what root does by it must not lead to other files."""
+    types = {each.name: str for each in fields(Note)} | {"size": int, "inode": int}
+    if any(type(getattr(note, name)) is not kind for name, kind in types.items()):
+        return False
+    return _ID.fullmatch(note.id) is not None and {"", ".", "..", HIDDEN_NAME}.isdisjoint(note.path.split("/"))
+
+
+def _path_of(note: Note) -> ClusterPath:
+    return ClusterPath(tuple(note.path.split("/")))
 
 
 def _set_digest(fd: int, digest: Digest) -> None:

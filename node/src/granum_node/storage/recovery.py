@@ -6,10 +6,12 @@ is read: one whose bytes do not have the digest beside it, or that has none, goe
 is synced before it has its name, and nothing needs a look.
 
 `.granum/durability` says how a store is used that is relaxed: 'relaxed open' and, after a clean stop, 'relaxed closed'. It is on
-the disk before the first put is taken, and removed when the store is used with `commit`. When a store becomes relaxed, all
-files that are there get a record without a digest: they are taken as they are, whoever put them there.
+the disk before the first put is taken, and removed when the store is used with `commit`. When a store is opened as relaxed and
+nothing in it can be torn, all files that have no record get one without a digest: they are taken as they are, whoever put them
+there.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,6 +26,7 @@ from granum_node.storage.quarantine import Quarantine
 
 FILE = "durability"
 COMMIT, OPEN, CLOSED = "", "relaxed open", "relaxed closed"
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -45,7 +48,7 @@ def recover(root: int, state: int, quarantine: Quarantine, *, relaxed: bool) -> 
     found = Recovered()
     if before == OPEN:
         found = _check(root, state, quarantine)
-    elif relaxed and before != CLOSED:
+    elif relaxed:
         found = Recovered(taken=_take_all(root, state))
     if found != Recovered():
         sync_file_system(root)
@@ -103,7 +106,12 @@ def _check(root: int, state: int, quarantine: Quarantine) -> Recovered:
     if whole:
         sync_file_system(root)  # after a kill without a power failure what was read lay in memory
     for where, records in whole:
-        append(state, where, records)
+        try:
+            append(state, where, records)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            # They are whole all the same, and the node is needed to read; after the next crash they are looked at again.
     return Recovered(read=read, quarantined=tuple(torn))
 
 
@@ -143,8 +151,7 @@ def _without_record(root: int, state: int) -> Iterator[tuple[int, str, list[str]
                 elif entry.is_file(follow_symlinks=False):
                     names.append(entry.name)
         if names:
-            records = read_records(state, prefix[:-1])
-            bare = [name for name in names if name not in records]
+            bare = _bare(state, prefix[:-1], names)
             if bare:
                 yield directory, prefix, bare
         del names
@@ -153,6 +160,15 @@ def _without_record(root: int, state: int) -> Iterator[tuple[int, str, list[str]
                 yield from _within(directory, name, prefix, entered)
 
     return entered(root, "")
+
+
+def _bare(state: int, directory: str, names: list[str]) -> list[str]:
+    """Return those of *names* that the log of *directory* does not have: all, where the node may not read it."""
+    try:
+        records = read_records(state, directory)
+    except PermissionError:
+        return names
+    return [name for name in names if name not in records]
 
 
 def _within(

@@ -60,5 +60,10 @@ class Outcomes:
     def _deliver(self) -> None:
         with self._lock:
             collected, self._collected = self._collected, []
-        for outcome in collected:
-            outcome()
+        rest = iter(collected)
+        try:
+            for outcome in rest:
+                outcome()
+        finally:
+            if left := [*rest]:  # one that raises is a defect, and must not leave the others' senders without an answer
+                self.add(left)

@@ -46,7 +46,7 @@ class Found:
 
     files: int = 0
     bytes: int = 0
-    damaged: int = 0  # moved into quarantine
+    damaged: int = 0  # and moved into quarantine, if the disk took note of it
     bare: int = 0  # their digest is in the log alone
     unreadable: int = 0
 
@@ -164,12 +164,9 @@ class Scrub:
             verdict = self._again(verdict)
         match verdict.state:
             case State.DAMAGED:
-                with suppress(GranumError):  # its directory is gone
-                    if self._quarantine.take(
-                        verdict.name, "damaged", verdict.expected, verdict.found, verdict.inode, verdict.size
-                    ):
-                        self.found.damaged += 1
-                        self._tell(verdict)
+                if self._put_aside(verdict):
+                    self.found.damaged += 1
+                    self._tell(verdict)
             case State.BARE:
                 self.found.bare += 1
                 self._tell(verdict)
@@ -181,6 +178,17 @@ class Scrub:
                 self._log.add(ClusterPath(tuple(verdict.name.split("/"))), verdict.expected, verdict.size)
         self._advance(after=verdict.name)
         self._rest(ENTRY_BYTES)
+
+    def _put_aside(self, verdict: Verdict) -> bool:
+        """Move what is damaged; return whether it is to be told, as it is, too, when the disk has no room even for a note."""
+        try:
+            return self._quarantine.take(
+                verdict.name, "damaged", verdict.expected, verdict.found, verdict.inode, verdict.size
+            )
+        except GranumError:  # its directory is gone
+            return False
+        except OSError:  # it stays, and what comes behind it is read all the same; the next cycle meets it again
+            return True
 
     def _again(self, verdict: Verdict) -> Verdict:
         """Return the verdict of a second look: what is moved must be damaged where it lies, not on its way here."""

@@ -19,6 +19,7 @@ from granum_node.storage.tree import Tree, mapped
 
 FILE_MODE = 0o440  # PYME's: a published file is never changed, not even by its owner
 SPOOLED_MODE = 0o640  # an attribute is set by the rules of the file's mode, not of the descriptor's
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})  # says nothing of what the file system can do
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
 _numbers = itertools.count()
 
@@ -93,8 +94,9 @@ class SpooledFile:
 
     def link_under(self, tree: Tree, directory: int, path: ClusterPath) -> None:
         """Give the file the name *path*, whose parent is open as *directory*; raise AlreadyStored when it is taken."""
-        with mapped(path, below=True):
+        with mapped(path, below=True), tree.naming(path):
             try:
+                tree.check_kept(path)
                 tree.index.add(directory, path.name, self.size, partial(self.link, directory, path.name))
             except FileExistsError:
                 raise AlreadyStored(f"{path} is already stored on this node") from None
@@ -111,8 +113,9 @@ class SpooledFile:
         """Let go of the file; what was not published is gone. May be called again."""
         if self._fd < 0:
             return
-        os.close(self._fd)
-        self._fd = -1
+        fd, self._fd = self._fd, -1
+        with suppress(OSError):  # it is closed whatever the disk says; what it must keep was synced before
+            os.close(fd)
         if self._name:
             with suppress(OSError):  # what cannot be removed now is removed when the store is opened again
                 os.unlink(self._name, dir_fd=self._spool)
@@ -123,6 +126,8 @@ def probe(spool: int) -> bool:
     try:
         _try_publishing(spool, named=False)
     except OSError as error:
+        if error.errno in _NO_ROOM:  # unnamed files are known to it, and the node is needed to read
+            return False
         if error.errno not in _NO_TMPFILE:
             raise StoreUnusable(f"the store's file system cannot publish a file: {error.strerror}") from error
     else:
@@ -130,6 +135,8 @@ def probe(spool: int) -> bool:
     try:
         _try_publishing(spool, named=True)
     except OSError as error:
+        if error.errno in _NO_ROOM:
+            return True
         raise StoreUnusable(
             f"the store's file system has no hard links ({error.strerror}); use ext4, xfs, btrfs or another that has"
         ) from error
@@ -138,13 +145,14 @@ def probe(spool: int) -> bool:
 
 def keeps_attributes(spool: int, *, named: bool) -> bool:
     """Return whether a digest can be kept beside a file on this file system."""
-    file = SpooledFile(spool, named=named, records=True)
     try:
-        file.seal()
-    except OSError:
-        return False
-    finally:
-        file.discard()
+        file = SpooledFile(spool, named=named, records=True)
+        try:
+            file.seal()
+        finally:
+            file.discard()
+    except OSError as error:
+        return error.errno in _NO_ROOM  # then it is taken to: what cannot be kept later is refused
     return True
 
 

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache, partial
@@ -30,6 +31,7 @@ from granum.wire.paths import ClusterPath
 from granum_node.storage.index import Index
 
 DIRECTORY_MODE = 0o770  # less the umask; the service runs with 0027
+NAMING_LOCKS = 64  # far more than threads that publish, so two names seldom share one
 
 _SYS_OPENAT2 = 437  # the same number on every architecture
 _RESOLVE_NO_MAGICLINKS = 0x02
@@ -100,6 +102,13 @@ class Tree:
         self._root = root
         self._open = opener or choose_opener(root)
         self.index = Index()  # is told of every name that is added, by those who add it
+        self.is_kept: Callable[[ClusterPath], bool] = lambda _: False  # whether a free name must not be given away
+        self.made: Callable[[int], None] = lambda _: None  # is told of each directory, open, that was missing on the way
+        self._naming = tuple(threading.Lock() for _ in range(NAMING_LOCKS))
+
+    def naming(self, path: ClusterPath) -> threading.Lock:
+        """Return what is held by who gives the name *path* or takes it away, for a few calls of the kernel."""
+        return self._naming[hash(path.parts) % NAMING_LOCKS]
 
     def open_file(self, path: ClusterPath) -> tuple[int, os.stat_result]:
         """Return a descriptor and the status of the regular file *path*.
@@ -147,9 +156,13 @@ class Tree:
         parent = self.make_directories(path.parent)
         try:
             with mapped(path, below=True):
-                with suppress(FileExistsError):  # another put was first, or it is a file, which the next call tells
+                with self.naming(path), suppress(FileExistsError):  # another was first, or a file, as the next call tells
+                    if self.is_kept(path):
+                        raise NotADirectory(f"a part of {path} is a file, so nothing can be stored below it")
                     self._make_directory(parent, path.name)
-                return os.open(path.name, _OPEN_DIRECTORY, dir_fd=parent)
+                made = os.open(path.name, _OPEN_DIRECTORY, dir_fd=parent)
+            self.made(made)
+            return made
         finally:
             os.close(parent)
 
@@ -164,11 +177,17 @@ class Tree:
 
     def make_new_directory_under(self, parent: int, path: ClusterPath) -> None:
         """Make the directory *path*, whose parent is open as *parent*; raise AlreadyStored when the name is taken."""
-        with mapped(path, below=True):
+        with mapped(path, below=True), self.naming(path):
             try:
+                self.check_kept(path)
                 self._make_directory(parent, path.name or ".")
             except FileExistsError:
                 raise AlreadyStored(f"{path} is already stored on this node") from None
+
+    def check_kept(self, path: ClusterPath) -> None:
+        """Raise AlreadyStored when the name *path* must not be given away, though it may be free."""
+        if self.is_kept(path):
+            raise AlreadyStored(f"{path} is already stored on this node, and damaged")
 
     def _make_directory(self, parent: int, name: str) -> None:
         self.index.add(parent, name, None, partial(os.mkdir, name, DIRECTORY_MODE, dir_fd=parent))
