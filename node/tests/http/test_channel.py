@@ -24,7 +24,8 @@ LARGE = bytes(range(256)) * 1024  # 256 KiB
 GET_LARGE = b"GET /large HTTP/1.1\r\n\r\n"
 GET_SMALL = b"GET /small HTTP/1.1\r\n\r\n"
 GET_LATER = b"GET /later HTTP/1.1\r\n\r\n"
-HELLO = b"PUT /f HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"
+HELLO = b"PUT /f HTTP/1.1\r\nHost: n\r\nContent-Length: 5\r\n\r\nhello"
+BY_PYME = b"PUT //f HTTP/1.1\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello"
 
 
 class Body:
@@ -425,7 +426,7 @@ def test_a_body_just_fast_enough_is_taken_whole(line: Line) -> None:
 
 
 def test_an_unwanted_body_that_stops_ends_the_connection_behind_its_answer(line: Line) -> None:
-    line.receive(b"PUT /taken HTTP/1.1\r\nContent-Length: 9\r\n\r\nx")
+    line.receive(b"PUT /taken HTTP/1.1\r\nHost: n\r\nContent-Length: 9\r\n\r\nx")
     assert statuses(line) == [405]
     assert (wait(line, 29), line.channel._ending) == (False, False)
     assert (wait(line, 3), statuses(line)) == (True, [])

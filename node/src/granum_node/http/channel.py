@@ -27,6 +27,7 @@ from granum_node.http.outbox import Outbox
 from granum_node.http.parser import Request, find_head, parse_head
 from granum_node.http.reply import CONTINUE, HeadMaker, Reply
 from granum_node.http.sink import Sink
+from granum_node.http.withholding import Withholding
 
 CHUNK_BYTES = 256 * 1024  # of one recv; smaller ones cost a quarter of the throughput of large files
 FILES_PENDING_MAX = 16  # replies holding an open file, per connection
@@ -73,6 +74,7 @@ class Channel(Protocol):
         self._draining = False  # the node stops: this request, then no other
         self._peer_is_done = False
         self._lingering = Lingering(clock)
+        self._withholding: Withholding | None = None  # of PYME's streams alone
         self._deadlines = Deadlines(clock.seconds())
         self._held_bytes = 0  # as the budget knows it
         self.received_bytes = 0
@@ -119,6 +121,8 @@ class Channel(Protocol):
         self._abort_body()
         self._outbox.stopProducing()
         self._lingering.end()
+        if self._withholding is not None:
+            self._withholding.end()
         self._responder.left(self)
 
     @property
@@ -268,6 +272,10 @@ class Channel(Protocol):
     def _begin(self, request: Request, arrived: int) -> None:
         """Have *request* answered, of whose body, if it has one, *arrived* bytes at most are here."""
         self._deadlines.head_ends()
+        if b"host" not in request.headers and request.verb == "PUT" and request.keep_alive and not self._peer_is_done:
+            self._withhold()
+        elif self._outbox.withholds:
+            self._outbox.release()
         reply = self._new_reply(request)
         reply.is_whole = request.length is not None and request.length <= arrived
         self._ending = not request.keep_alive and not request.has_body
@@ -299,6 +307,15 @@ class Channel(Protocol):
                 self._deadlines.body_begins(self._clock.seconds())
         elif sink is not None:
             sink.finish()
+
+    def _withhold(self) -> None:
+        if self._withholding is None:
+            self._withholding = Withholding(self._outbox, self._clock, self._last_heard)
+        self._withholding.begin()
+
+    def _last_heard(self) -> float:
+        """Return when the peer last sent anything: now, while we do not read it."""
+        return self._clock.seconds() if self._held else self._deadlines.heard
 
     def _take_body(self, body: ArrivingBody, data: bytes, at: int) -> int:
         self._deadlines.body_arrived(len(data) - at)

@@ -4,6 +4,8 @@ A request reserves a `Slot` when it is parsed; the slot is filled at once or lat
 sync), and what is behind it waits. Small pieces leave together in one sendmsg(2), files by sendfile(2), both straight to the
 socket: `transport.write` is never used, because it copies, and goes through the reactor once more for every reply. The
 outbox is the transport's pull producer for the life of the connection, so the reactor calls it when the socket is writable.
+
+Replies may be withheld (`withholding` says when): they are known, and wait to be released, oldest first.
 """
 
 import os
@@ -17,6 +19,7 @@ from twisted.internet.interfaces import IPullProducer
 from zope.interface import implementer
 
 PIECES_MAX = 64  # in one sendmsg; far below IOV_MAX, and enough for the kernel to fill its segments
+WITHHELD_BYTES_MAX = 4 << 20  # some 20,000 receipts; then half of them leave, for a peer that still reads
 _CORK = socket.MSG_MORE  # a file follows the head at once: let both share a segment
 
 
@@ -74,6 +77,9 @@ class Outbox:
     )
     files: int = 0  # that have not left whole, likewise
     sent_bytes: int = 0
+    withholds: bool = False
+    _withheld: deque[list[Item]] = field(default_factory=deque)
+    _withheld_bytes: int = 0
     _order: deque[Slot] = field(default_factory=deque)
     _ready: deque[Item] = field(default_factory=deque)
     _closing: bool = False
@@ -105,7 +111,14 @@ class Outbox:
     @property
     def is_idle(self) -> bool:
         """Whether everything asked for has been answered and has left."""
-        return not self._order and not self._ready
+        return not (self._order or self._ready or self._withheld)
+
+    def release(self, replies: int | None = None) -> None:
+        """Let the oldest so many *replies* of those withheld leave; None for all, and withhold no more."""
+        self.withholds = self.withholds and replies is not None
+        self._release(len(self._withheld) if replies is None else replies)
+        if not self.corked:
+            self.flush()
 
     def send_interim(self, slot: Slot, text: bytes) -> None:
         """Send *text* (100 Continue) ahead of the reply in *slot*, in order."""
@@ -124,6 +137,7 @@ class Outbox:
             self._order[-1].closes = True
         else:
             self._closing = True
+            self._release(len(self._withheld))
             self.flush()
 
     def filled(self, slot: Slot) -> None:
@@ -175,8 +189,11 @@ class Outbox:
         _close_files(self._ready)
         for slot in self._order:
             _close_files(slot.items or [])
+        for items in self._withheld:
+            _close_files(items)
         self._ready.clear()
         self._order.clear()
+        self._withheld.clear()
 
     def _wait(self) -> None:
         self._waiting = True
@@ -190,13 +207,31 @@ class Outbox:
                 slot.interim = b""
             if slot.items is None:
                 return
-            self._ready.extend(slot.items)
             self._order.popleft()
+            if self.withholds and not slot.closes:
+                self._withhold(slot.items)
+                continue
+            self._release(len(self._withheld))
+            self._ready.extend(slot.items)
             if slot.closes:
                 self._closing = True
                 for late in self._order:
                     _close_files(late.items or [])
                 self._order.clear()
+
+    def _withhold(self, items: list[Item]) -> None:
+        self._withheld.append(items)
+        self._withheld_bytes += (size := _size(items))
+        self.queued_bytes -= size
+        if self._withheld_bytes > WITHHELD_BYTES_MAX:
+            self._release(len(self._withheld) // 2)
+
+    def _release(self, replies: int) -> None:
+        for _ in range(min(replies, len(self._withheld))):
+            items = self._withheld.popleft()
+            self._withheld_bytes -= (size := _size(items))
+            self.queued_bytes += size
+            self._ready.extend(items)
 
     def _send_some(self) -> bool:
         """Send from the front of the queue; False when the socket took less than offered."""
@@ -240,6 +275,10 @@ class Outbox:
             sent -= len(piece)
             self._ready.popleft()
         return True
+
+
+def _size(items: list[Item]) -> int:
+    return sum(len(item) for item in items if not isinstance(item, FilePart))
 
 
 def _close_files(items: "list[Item] | deque[Item]") -> None:
