@@ -96,7 +96,7 @@ class World:
 def test_a_view_is_asked_of_all_nodes_and_answered_from_the_cache_within_its_expiry() -> None:
     world = World(a={"/run/f": 1}, b={"/run/g": 2})
     assert list(world.do(world.directory.view(RUN))) == ["f", "g"]
-    world.clock.advance(0.99)
+    world.clock.advance(0.79)
     world.files.sizes["a"]["/run/late"] = 3
     assert list(world.do(world.directory.view(RUN))) == ["f", "g"]
     assert world.files.asked == [("listing", "a", "/run"), ("listing", "b", "/run")]
@@ -106,7 +106,7 @@ def test_an_expired_listing_is_asked_for_anew() -> None:
     world = World(a={"/run/f": 1})
     world.do(world.directory.view(RUN))
     world.files.sizes["a"]["/run/late"] = 3
-    world.clock.advance(1.0)
+    world.clock.advance(0.8)
     assert list(world.do(world.directory.view(RUN))) == ["f", "late"]
 
 
@@ -252,7 +252,7 @@ def test_the_age_of_a_listing_counts_from_the_question() -> None:
     world = World(a={"/run/f": 1})
     world.files.held = Deferred()
     view = Deferred.fromCoroutine(world.directory.view(RUN))
-    world.clock.advance(0.9)
+    world.clock.advance(0.7)
     world.files.held.callback(None)
     assert view.called
     world.files.sizes["a"]["/run/g"] = 1

@@ -210,7 +210,7 @@ async def test_a_closed_fetcher_has_no_connections_and_can_go_on(server: Server)
     server.answers = [[OK], [OK], [OK]]
     await server.get()
     await server.fetcher.close()
-    assert server.fetcher._open == set()
+    assert not server.fetcher._open
     await server.get()
     await server.get()
     assert len(server.fetcher._open) == 1

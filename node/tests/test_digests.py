@@ -345,8 +345,10 @@ def test_verify_beside_a_running_node(start_node: StartNode, tmp_path: Path) -> 
     os.utime(rotten, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert verify(tmp_path, node.root) == (
         1,
-        ("no digest: by hand\\x1b\ndamaged: d/rotten\n"
-        "3 files: 1 good, 1 damaged, 0 attribute lost, 1 no digest, 0 cannot be read\n"),
+        (
+            "no digest: by hand\\x1b\ndamaged: d/rotten\n"
+            "3 files: 1 good, 1 damaged, 0 attribute lost, 1 no digest, 0 cannot be read\n"
+        ),
     )
     reply = ask(node, "GET", "/d/rotten")
     assert reply.headers["granum-digest"] != f"xxh3-128={xxhash.xxh3_128_hexdigest(reply.body)}"

@@ -182,8 +182,9 @@ class Cluster(Service):
     def put(self, path: Path, body: bytes, *, node: Node | None = None) -> Deferred[Receipt]:
         """Store *body* as *path*, on *node* or where the placement says; fire with the receipt.
 
-        All nodes are asked first whether they have that name. Fails with AlreadyStored, which names the node, BadPath,
-        NotReceipted when the answer was lost, or the errors of the nodes that were tried.
+        All nodes are asked first whether they have that name. Where the answer is lost, the file is put once more on the same
+        node. Fails with AlreadyStored, which names the node, BadPath, NotReceipted when that answer is lost too, or the
+        errors of the nodes that were tried.
         """
 
         async def put(path: ClusterPath) -> Receipt:

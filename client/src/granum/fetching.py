@@ -42,7 +42,7 @@ class Fetcher:
         self._reactor = reactor
         self._connect_timeout_s = connect_timeout_s
         self._kept: dict[str, list[_Connection]] = {}
-        self._open: set[_Connection] = set()
+        self._open: dict[_Connection, None] = {}  # a set would be closed in another order each time
         self._closed: Deferred[None] | None = None
 
     async def get(
@@ -74,7 +74,7 @@ class Fetcher:
         endpoint = TCP4ClientEndpoint(self._reactor, node.address, node.port, timeout=self._connect_timeout_s)
         made = await endpoint.connect(Factory.forProtocol(lambda: _Connection(self._ended)))
         connection = cast("_Connection", made)
-        self._open.add(connection)
+        self._open[connection] = None
         return await self._talk(connection, question, node.host)
 
     def close(self) -> Deferred[None]:
@@ -107,7 +107,7 @@ class Fetcher:
 
     def _ended(self, connection: "_Connection | None") -> None:
         if connection is not None:
-            self._open.discard(connection)
+            self._open.pop(connection, None)
         if self._closed is not None and not self._open:
             closed, self._closed = self._closed, None
             closed.callback(None)

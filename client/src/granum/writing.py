@@ -41,9 +41,7 @@ class Writing:
 
     async def put(self, path: ClusterPath, body: bytes, node: Node | None, placement: AnyPlacement) -> Receipt:
         """Store *body* as *path* on *node*, for None where *placement* says, as `granum.cluster.Cluster.put`."""
-        return await self._write(
-            Put(path, len(body)), node, placement, lambda chosen: self._put_on(chosen, path, body)
-        )
+        return await self._write(Put(path, len(body)), node, placement, lambda chosen: self._put_on(chosen, path, body))
 
     async def _put_on(self, node: Node, path: ClusterPath, body: bytes) -> Receipt:
         """Put on *node*, twice where the answer was lost; a PYME node knows no digests, and silence is waited for once."""

@@ -161,3 +161,13 @@ def test_cancelling_a_wait_leaves_no_timer() -> None:
         waiting.result.raiseException()  # type: ignore[attr-defined]
     waiting.addErrback(lambda _: None)
     assert following.clock.getDelayedCalls() == []
+
+
+def test_closing_ends_a_wait_and_leaves_no_timer() -> None:
+    following = Following(Series())
+    waiting = following.follow.next()
+    following.follow.close()
+    assert waiting.result is None
+    assert following.clock.getDelayedCalls() == []
+    assert following.follow.next().result is None
+    assert following.series.looks == 0

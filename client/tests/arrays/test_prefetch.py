@@ -172,3 +172,12 @@ def test_it_stays_within_its_bounds_and_in_order_whenever_things_come(
         assert len(held) <= ahead
         assert len(held) <= 1 or sum(sizes[n] for n in held) <= bytes_max
     assert given_out == list(range(len(sizes)))
+
+
+def test_closing_while_somebody_waits_cancels_that_too_and_tells_him_that_it_is_over() -> None:
+    things = Things(ahead=2)
+    things.frames.add(range(10))
+    first = things.frames.next()
+    things.frames.close()
+    assert got(first) is None
+    assert (sorted(things.cancelled), things.on_their_way) == ([0, 1], {})

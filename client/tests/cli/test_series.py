@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,14 @@ def test_compression_changes_the_size_alone(
     assert row["size"] < 10 * 256 * 256 * 2
     granum.ok("series", "get", f"/series/{compression}", "t.npy")
     assert np.array_equal(np.load(tmp_path / "t.npy"), pixels)
+
+
+@pytest.mark.parametrize(("placement", "most"), [("chunk:10", 10), ("round-robin", 5)])
+def test_frames_go_where_the_configured_placement_says(granum: Granum, placement: str, most: int) -> None:
+    granum = replace(granum, environment={**granum.environment, "GRANUM_PLACEMENT": placement})
+    path = f"/series/placed-{placement.replace(':', '')}"
+    row = granum.json("series", "put", MOVIES / "test.dax", path)
+    assert max(row["per_node"].values()) == most
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".tif"])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,22 @@ import pytest
 import pytest_twisted
 from numpy.typing import NDArray
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
 
 from granum.cluster import Cluster
 from granum.streaming.series import SeriesWriter
 from granum.testing import FakeNode, MemoryCluster
 from granum.wire import frame
-from granum.wire.errors import AlreadyStored, BadConfig, Closed, NodeBusy, NotReceipted, WrongFrame
+from granum.wire.errors import (
+    AlreadyStored,
+    BadConfig,
+    Closed,
+    NodeBusy,
+    NotReceipted,
+    OnSomeNodes,
+    OverflowUnusable,
+    WrongFrame,
+)
 
 IMAGE = np.arange(12, dtype="u2").reshape(3, 4)
 
@@ -125,6 +135,40 @@ async def test_frames_are_compressed_while_the_caller_goes_on(lab: Lab) -> None:
     assert [one.called for one in handed] == [True, True, False]  # one encodes, one waits for it, one has no room
     assert (await series.finalise()).puts == 3
     assert [await one for one in handed[:2]] == [None, None]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_caller_who_waits_for_each_frame_waits_when_encoders_are_quicker_than_nodes(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = await SeriesWriter.create(lab.cluster, "run", compression="huffman", encoders=1)
+    waiting: list[Deferred[None]] = []
+
+    def put(*_: Any) -> Deferred[None]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    monkeypatch.setattr(series._streamer, "put", put)
+    handed = []
+    for n in range(3):
+        handed.append(series.store_frame(n, IMAGE))
+        await series._encoders.run(lambda: None)  # the one thread has done with the frame
+    assert [one.called for one in handed] == [True, True, False]
+    for one in waiting:
+        one.callback(None)
+    await handed[2]
+    await series.abort()
+
+
+@pytest_twisted.ensureDeferred
+async def test_large_frames_are_taken_in_only_while_another_one_may_be_handed_over(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("granum.streaming.series.PENDING_BYTES_MAX", 2 * IMAGE.nbytes)
+    series = await SeriesWriter.create(lab.cluster, "run", compression="huffman", encoders=4)
+    handed = [series.store_frame(n, IMAGE) for n in range(2)]
+    assert [one.called for one in handed] == [True, False]
+    assert (await series.finalise()).puts == 2
 
 
 @pytest_twisted.ensureDeferred
@@ -432,3 +476,74 @@ async def test_finalise_called_twice_at_once_completes_the_series_once(lab: Lab)
         sum(target.endswith("events.json") for fake in lab.fakes for verb, target in fake.requests if verb == "PUT")
         == 1
     )
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_finalise_that_failed_behind_the_frames_goes_on_where_it_stopped(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = await SeriesWriter.create(lab.cluster, "run")
+    for n in range(3):
+        await series.store_frame(n, IMAGE)
+    put = lab.cluster.put
+    tries: list[str] = []
+
+    async def put_and_fail(path: Any, body: bytes) -> Any:
+        tries.append(path.name)
+        if len(tries) == 1:  # stored, and the answer is lost
+            await put(path, body)
+            raise NotReceipted("the answer was lost", [str(path)], {})
+        if len(tries) == 3:
+            raise OnSomeNodes("nobody is there", {})
+        return await put(path, body)
+
+    monkeypatch.setattr(lab.cluster, "put", lambda path, body: Deferred.fromCoroutine(put_and_fail(path, body)))
+    events = [("start", "", 1.0)]
+    with pytest.raises(NotReceipted, match="the answer was lost"):
+        await series.finalise(events, {"a": 1})
+    with pytest.raises(Closed):
+        await series.store_frame(3, IMAGE)
+    with pytest.raises(OnSomeNodes):
+        await series.finalise(events, {"a": 1})
+    assert (await series.finalise(events, {"a": 1})).puts == 3
+    assert tries[:3] == ["final_metadata.json", "final_metadata.json", "events.json"]
+    assert json.loads(lab.files["/run.pcs/events.json"]) == [["start", "", 1.0]]
+    frames = [target for fake in lab.fakes for verb, target in fake.requests if verb == "PUT" and ".pzf" in target]
+    assert len(frames) == 3
+    with pytest.raises(Closed):
+        await series.finalise(events)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_series_that_was_aborted_behind_the_frames_is_not_finalised_any_more(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = await SeriesWriter.create(lab.cluster, "run")
+    await series.store_frame(0, IMAGE)
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.cluster, "put", lambda *_: fail(OnSomeNodes("nobody is there", {})))
+        with pytest.raises(OnSomeNodes):
+            await series.finalise()
+    await series.abort()
+    with pytest.raises(Closed):
+        await series.finalise()
+    assert "/run.pcs/events.json" not in lab.files
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("is_lost", [True, False])
+async def test_a_failing_disk_of_the_overflow_hides_neither_what_is_lost_nor_that_all_is_there(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, is_lost: bool
+) -> None:
+    series = await SeriesWriter.create(lab.cluster, "run", on_full="overflow", overflow_dir=str(tmp_path))
+    if is_lost:
+        lab.fakes[0].files["/run.pcs/frame00000.pzf"] = lab.fakes[1].files["/run.pcs/frame00000.pzf"] = b"of another"
+    monkeypatch.setattr(series._overflow, "close", lambda: fail(OverflowUnusable("the disk has failed")))
+    await series.store_frame(0, IMAGE)
+    if is_lost:
+        with pytest.raises(NotReceipted) as caught:
+            await series.finalise()
+        assert caught.value.paths == ["/run.pcs/frame00000.pzf"]
+    else:
+        assert (await series.finalise()).puts == 1
+        assert "/run.pcs/events.json" in lab.files

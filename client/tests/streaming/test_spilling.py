@@ -16,8 +16,9 @@ from twisted.internet.task import Clock, deferLater
 
 from granum.cluster import Cluster
 from granum.placement import Ledger
-from granum.streaming.account import Piece
+from granum.streaming.account import Account, Piece, Put
 from granum.streaming.series import SeriesWriter
+from granum.streaming.spilling import Spill
 from granum.streaming.streamer import Streamer
 from granum.testing import MemoryCluster
 from granum.testing.simulated import SimNode, endpoint_to
@@ -242,3 +243,124 @@ async def test_a_series_overflows_to_the_disk_and_is_whole(tmp_path: Path) -> No
     finally:
         await cluster.stopService()
         await memory.stop()
+
+
+class Told:
+    """An overflow that writes, and reads, when the test says so."""
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self.writing: list[Deferred[int]] = []
+        self.reading: Deferred[Any] = Deferred()
+        self.gone: list[int] = []
+
+    def room(self, size: int) -> bool:
+        return True
+
+    def append(self, path: ClusterPath, pieces: Sequence[Piece], number: int | None) -> Deferred[int]:
+        self.pending += 1
+        self.writing.append(Deferred())
+        return self.writing[-1]
+
+    def next(self) -> Deferred[Any]:
+        self.reading = Deferred()
+        return self.reading
+
+    def delivered(self, token: int) -> None:
+        self.pending -= 1
+        self.gone.append(token)
+
+
+class Spilling:
+    def __init__(self) -> None:
+        self.account, self.overflow = Account(), Told()
+        self.came_back: list[Put] = []
+        self.spill = Spill(
+            self.overflow,
+            self.account,
+            self.came_back.append,
+            lambda: None,
+            lambda put, error: self.refused.append(put),
+        )
+        self.refused: list[Put] = []
+
+    def append(self, name: str) -> Put:
+        put = self.account.begin(ClusterPath.parse(name), (b"x",), None, 0.0)
+        put.accepted.addErrback(lambda _: None)
+        self.spill.append(put)
+        return put
+
+
+def test_a_record_that_was_withdrawn_while_it_was_read_is_nobodys() -> None:
+    spilling = Spilling()
+    put = spilling.append("/a")
+    spilling.spill.take()
+    spilling.account.withdraw(put)
+    spilling.overflow.writing[0].callback(1)
+    spilling.overflow.reading.callback((1, put.path, b"x", None))
+    assert (spilling.account.accepted, spilling.came_back, spilling.overflow.gone) == (0, [], [1])
+    spilling.append("/b")
+    assert spilling.spill.has_more
+
+
+def test_one_that_was_withdrawn_after_its_record_was_read_hides_no_other() -> None:
+    spilling = Spilling()
+    put = spilling.append("/a")
+    spilling.spill.take()
+    spilling.overflow.reading.callback((1, put.path, b"x", None))
+    spilling.account.withdraw(put)
+    spilling.overflow.writing[0].callback(1)
+    assert (spilling.account.accepted, spilling.came_back) == (0, [])
+    spilling.append("/b")
+    assert spilling.spill.has_more
+
+
+def test_a_damaged_record_is_named_though_the_last_one_is_never_delivered() -> None:
+    spilling = Spilling()
+    damaged, whole = spilling.append("/damaged"), spilling.append("/whole")
+    for token, writing in enumerate(spilling.overflow.writing):
+        writing.callback(token)
+    spilling.spill.take()
+    spilling.overflow.pending -= 1
+    spilling.overflow.reading.errback(OverflowUnusable("a record is damaged"))
+    assert spilling.account.failed == []
+    spilling.spill.take()
+    spilling.overflow.reading.callback((1, whole.path, b"x", None))
+    assert [failed.path for failed in spilling.account.failed] == [damaged.path]
+    assert spilling.came_back == [whole]
+
+
+@pytest.mark.parametrize(("overflow_full", "outcome"), [("wait", "delivered"), ("raise", "refused")])
+def test_a_put_that_the_overflow_failed_to_take_waits_or_is_refused_as_the_caller_chose(
+    overflow_full: str, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spilled = Spilled(overflow_full=overflow_full)
+    monkeypatch.setattr(spilled.overflow, "append", lambda *_: fail(OverflowUnusable("the disk is full")))
+    for n in range(3):
+        spilled.put(n)
+    spilled.run(2)
+    spilled.close()
+    refused = isinstance(spilled.outcomes[2], OverflowUnusable)
+    assert ("refused" if refused else "delivered", spilled.streamer.summary.puts) == (outcome, 2 + (not refused))
+    assert spilled.streamer.summary.refused == refused
+
+
+def test_settling_the_oldest_of_many_puts_looks_at_no_other() -> None:
+    """The first key of a dict is behind the gaps of all that were deleted: with a million records that took minutes."""
+
+    class Looked(dict[int, Put]):
+        looks = 0
+
+        def __iter__(self) -> Any:
+            Looked.looks += 1
+            return super().__iter__()
+
+    account = Account()
+    account.unsettled = Looked()
+    puts = [account.begin(ClusterPath.parse(f"/f{n}"), (b"x",), n, 0.0) for n in range(100)]
+    flushed = account.flushed()
+    for put in puts:
+        assert not flushed.called
+        account.accept(put)
+        account.fail(put, None, OverflowUnusable("gone"))
+    assert (flushed.called, Looked.looks) == (True, 0)

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import NDArray
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from granum.arrays.prefetch import Prefetch
@@ -46,6 +46,8 @@ class Follow:
         self._seen: set[int] = set()
         self._looked = clock.seconds()
         self._failure: GranumError | None = None  # of the last look, when that was none
+        self._looking: Deferred[None] | None = None  # until a frame comes, or the end
+        self._is_closed = False
         self._take_new()
 
     def next(self) -> Deferred[tuple[int, NDArray[Any]] | None]:
@@ -57,7 +59,10 @@ class Follow:
         return Deferred.fromCoroutine(self._next_ready())
 
     def close(self) -> None:
-        """Cancel what is on its way; there is nothing more after this."""
+        """Cancel what is on its way; there is nothing more after this, and whoever waits is told so."""
+        self._is_closed = True
+        if self._looking is not None:
+            self._looking.cancel()
         self._frames.close()
 
     def __aiter__(self) -> Self:
@@ -86,9 +91,20 @@ class Follow:
         return await self._frames.next_ready()
 
     async def _wait(self) -> None:
-        """Look until there is a frame, or the series is complete."""
+        """Look until there is a frame, or the series is complete, or this is closed."""
+        looking = self._looking = Deferred.fromCoroutine(self._look_on())
+        try:
+            await looking
+        except CancelledError:
+            if not self._is_closed:
+                self.close()
+                raise
+        finally:
+            self._looking = None
+
+    async def _look_on(self) -> None:
         began = self._clock.seconds()
-        while self._frames.is_drained:
+        while self._frames.is_drained and not self._is_closed:
             if self._reader.complete and not self._reader.partial and self._failure is None:
                 return
             if self._timeout_s is not None and self._clock.seconds() - began >= self._timeout_s:

@@ -43,6 +43,7 @@ class Prefetch(Generic[T]):
         self._bytes_max = bytes_max
         self._left: deque[int] = deque()
         self._asked: deque[tuple[int, int, Deferred[T]]] = deque()  # number, bytes, result; the oldest first
+        self._awaited: Deferred[T] | None = None  # the one that the caller waits for
         self._bytes = 0
         self._closed = False
 
@@ -70,9 +71,11 @@ class Prefetch(Generic[T]):
         return Deferred.fromCoroutine(self._next_ready())
 
     def close(self) -> None:
-        """Cancel what is on its way; there is nothing more after this."""
+        """Cancel what is on its way; there is nothing more after this, and whoever waits is told so."""
         self._closed = True
         self._left.clear()
+        if self._awaited is not None:
+            self._awaited.cancel()
         while self._asked:
             _, size, result = self._asked.popleft()
             self._bytes -= size
@@ -101,12 +104,17 @@ class Prefetch(Generic[T]):
         if not self._asked:
             return None
         number, size, result = self._asked.popleft()
+        self._awaited = result
         try:
             return number, await result
         except CancelledError:
+            if self._closed:
+                return None
+            self._awaited = None
             self.close()
             raise
         finally:
+            self._awaited = None
             self._bytes -= size
             self._fill()
 

@@ -104,6 +104,7 @@ class Put:
     since: float
     is_accepted: bool = False
     is_settled: bool = False
+    is_unwritten: bool = False  # the overflow failed to take it: it waits for a window
     is_back: bool = False  # came back from a node, so that `since` is the time of that
     sent_at: float = 0.0
     lane_key: str | None = None
@@ -126,6 +127,7 @@ class Account:
         self.durability: set[str] = set()
         self.accepted = self.receipted = self.bytes = self.held = self.refused = 0
         self._serial = 0
+        self._oldest = 1  # no serial before it is unsettled
         self._flushes: deque[tuple[int, Deferred[None]]] = deque()  # each waits for all serials up to its own
 
     @property
@@ -229,8 +231,10 @@ class Account:
         del self.unsettled[put.serial]
         if not self._flushes:
             return
-        oldest = next(iter(self.unsettled), self._serial + 1)
-        while self._flushes and self._flushes[0][0] < oldest:
+        # Counted and not looked up: the first key of a dict is behind the gaps of all that were deleted.
+        while self._oldest <= self._serial and self._oldest not in self.unsettled:
+            self._oldest += 1
+        while self._flushes and self._flushes[0][0] < self._oldest:
             _, settled = self._flushes.popleft()
             if not settled.called:  # a flush may have been cancelled
                 settled.callback(None)

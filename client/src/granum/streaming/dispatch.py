@@ -23,7 +23,7 @@ from granum.streaming.lanes import Lane, Lanes, Nodes
 from granum.streaming.rerouting import Rerouting
 from granum.streaming.spilling import Spill
 from granum.transfer import Receipt
-from granum.wire.errors import BadConfig, Closed, GranumError, NodeBusy, NoNode, OnSomeNodes
+from granum.wire.errors import BadConfig, Closed, GranumError, NodeBusy, NoNode, OnSomeNodes, OverflowUnusable
 
 TICK_S = 0.25  # while something has no node: how soon a new, or returned, one is found
 
@@ -63,7 +63,9 @@ class Dispatch:
         self._patience = patience
         self._on_receipt = on_receipt
         self._rerouting = Rerouting(account, reactor, self.serve, self._receipted)
-        self._spill = Spill(overflow, account, self._came_back, self.serve) if overflow is not None else None
+        self._spill: Spill | None = None
+        if overflow is not None:
+            self._spill = Spill(overflow, account, self._came_back, self.serve, self._not_written)
         self._waiting: deque[Put] = deque()
         self._tick: IDelayedCall | None = None
         self._progress_at = float("-inf")  # when the last receipt came, or the end was announced
@@ -237,7 +239,7 @@ class Dispatch:
         if put.record and not self._ends:  # safe on the disk
             put.refused.clear()
             return
-        if not put.is_accepted and self._spill is not None and self._spill.room(put.size):
+        if not put.is_accepted and self._overflow_for(put) is not None:
             return
         here = [lane for lane in self.lanes if not lane.has_left]
         if put.refused and here and all(lane.node.key in put.refused for lane in here):
@@ -249,14 +251,30 @@ class Dispatch:
 
     def _divert(self, put: Put) -> bool:
         """Do with *put*, for which no window has room, what the caller chose; False when it waits."""
-        if self._spill is not None and self._spill.room(put.size):
-            self._spill.append(put)
+        spill = self._overflow_for(put)
+        if spill is not None:
+            spill.append(put)
             return True
         if self._refuses:
             self._account.refused += 1
             self._account.refuse(put, NodeBusy(f"{put.path} was refused: nothing has room for it now"))
             return True
         return False
+
+    def _not_written(self, put: Put, error: BaseException) -> None:
+        """Do with *put*, for which the overflow turned out to have no room, what the caller chose for that."""
+        if self._refuses or not isinstance(error, OverflowUnusable):
+            self._account.refused += 1
+            self._account.refuse(put, error)
+        else:
+            put.is_unwritten = True
+            self._waiting.appendleft(put)
+            self._watch()
+
+    def _overflow_for(self, put: Put) -> Spill | None:
+        """Return what takes *put* to the local disk; None when nothing does."""
+        spill = self._spill
+        return spill if spill is not None and not put.is_unwritten and spill.room(put.size) else None
 
     # -- from accepted to settled -------------------------------------------------------------------------------------
 

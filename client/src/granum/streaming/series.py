@@ -10,6 +10,7 @@ All frames of a series have one shape and one dtype. The series knows frames; ho
 import operator
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -93,6 +94,8 @@ class SeriesWriter:
         self._drained: Deferred[None] | None = None
         self._closed = False
         self._aborted = False
+        self._to_mark: Summary | None = None  # every frame is receipted, and a finalise failed behind that
+        self._tried: set[str] = set()  # files behind the frames that may be stored
 
     @classmethod
     def create(
@@ -156,7 +159,8 @@ class SeriesWriter:
                 encoders=encoders,
                 overflow=overflow,
                 # A frame that may be refused is refused to the call that hands it over, so nothing is promised before.
-                encodes_ahead="raise" not in {streamer_options.get("on_full"), streamer_options.get("overflow_full")},
+                encodes_ahead="raise" not in {streamer_options.get("on_full"), streamer_options.get("overflow_full")}
+                and streamer_options.get("pending_max", PENDING_MAX) >= PENDING_MAX,
             )
             writer._shape = writer._stated_shape = None if shape is None else tuple(shape)
             writer._dtype = writer._stated_dtype = None if dtype is None else trial.dtype
@@ -183,14 +187,21 @@ class SeriesWriter:
 
         *metadata* are added to those of `create`; SizeT becomes the number of frames unless they state it. Fails with
         NotReceipted, and leaves the series incomplete, when a frame has no receipt; ValueError, with the series still
-        open, for bad metadata or events.
+        open, for bad metadata or events. When it fails behind the frames, because a node did not take one of the two
+        files, call it again with the same arguments: it goes on where it stopped.
         """
         return Deferred.fromCoroutine(self._finalise(events, metadata))
 
     def abort(self) -> Deferred[None]:
         """Close without marking the series complete; frames on their way may or may not be stored. Fires when closed."""
         self._closed = self._aborted = True
+        self._to_mark = None
         return Deferred.fromCoroutine(self._abort())
+
+    @property
+    def summary(self) -> Summary:
+        """What is receipted so far: also when `finalise` failed, or was never called."""
+        return self._streamer.summary
 
     # -- private ------------------------------------------------------------------------------------------------------
 
@@ -200,7 +211,12 @@ class SeriesWriter:
         finally:
             self._encoders.end()
             self._cluster.forget_listing(self.path / METADATA)
-            if self._overflow is not None:
+            await self._close_overflow()
+
+    async def _close_overflow(self) -> None:
+        """Close the overflow. That its disk failed was logged, and changes nothing of what is receipted or lost by now."""
+        if self._overflow is not None:
+            with suppress(OSError):
                 await self._overflow.close()
 
     async def _store_frame(self, n: int, array: ArrayLike, *, copy: bool) -> Node | None:
@@ -217,10 +233,23 @@ class SeriesWriter:
         if self._shape is None or self._dtype is None:
             self._shape, self._dtype = samples.shape, samples.dtype
         self._numbers.add(number)
-        if self._encodes_ahead and self._encoders.has_room:
+        if self._takes_in(samples.nbytes):
             Deferred.fromCoroutine(self._put(number, samples, is_taken_in=True))
             return None
         return await self._put(number, samples)
+
+    def _takes_in(self, size: int) -> bool:
+        """Whether a frame of *size* bytes is encoded behind its caller's back.
+
+        Those that are encoded and find no window count as well: so a caller who waits for each waits, and is never refused.
+        """
+        few = self._pending < min(2 * self._encoders.count, PENDING_MAX // 2)
+        return (
+            self._encodes_ahead
+            and self._encoders.has_room
+            and few
+            and self._pending_bytes + 2 * size <= PENDING_BYTES_MAX
+        )
 
     async def _put(self, number: int, samples: NDArray[Any], *, is_taken_in: bool = False) -> Node | None:
         self._pending += 1
@@ -271,10 +300,26 @@ class SeriesWriter:
         return encode() if self._compression == "raw" else await self._encoders.run(encode)
 
     async def _finalise(self, events: Iterable[Event], metadata: Mapping[str, Any] | None) -> Summary:
-        if self._closed:
+        if self._closed and self._to_mark is None:
             raise Closed(f"the series {self.path} is closed")
         marker = encode_events(events)
         added = flat_metadata(metadata)
+        summary, self._to_mark = self._to_mark, None  # taken, because one finalise at a time is enough
+        if summary is None:
+            summary = await self._receipted()
+        final = {**self._metadata, "SizeT": len(self._numbers), **added, "imageID": self.image_id}
+        try:
+            await self._put_behind(FINAL_METADATA, encode_metadata(final))
+            self._check_not_aborted()
+            await self._put_behind(EVENTS, marker)
+        except BaseException:
+            if not self._aborted:
+                self._to_mark = summary
+            raise
+        return summary
+
+    async def _receipted(self) -> Summary:
+        """Take no more frames, and wait until all have their receipts; end everything when one will have none."""
         self._closed = True
         try:
             if self._pending:
@@ -288,13 +333,20 @@ class SeriesWriter:
             raise
         self._encoders.end()
         self._cluster.forget_listing(self.path / METADATA)
-        if self._overflow is not None:
-            await self._overflow.close()
-        final = {**self._metadata, "SizeT": len(self._numbers), **added, "imageID": self.image_id}
-        await self._cluster.put(self.path / FINAL_METADATA, encode_metadata(final))
+        await self._close_overflow()
         self._check_not_aborted()
-        await self._cluster.put(self.path / EVENTS, marker)
         return summary
+
+    async def _put_behind(self, name: str, body: bytes) -> None:
+        """Store one of the files behind the frames, which a former try may have stored already."""
+        path = self.path / name
+        was_tried = name in self._tried
+        self._tried.add(name)
+        try:
+            await self._cluster.put(path, body)
+        except AlreadyStored:
+            if not was_tried or await self._cluster.get(path) != body:
+                raise
 
     async def _close_streamer(self) -> Summary:
         """Close the streamer; raise NotReceipted for what it, or the way to it, lost."""

@@ -18,16 +18,24 @@ class Spill:
     """The puts in *overflow*. *came_back* is called with each that is in memory again, *changed* when something else moved."""
 
     def __init__(
-        self, overflow: Overflow, account: Account, came_back: Callable[[Put], None], changed: Callable[[], None]
+        self,
+        overflow: Overflow,
+        account: Account,
+        came_back: Callable[[Put], None],
+        changed: Callable[[], None],
+        not_written: Callable[[Put, BaseException], None],
     ) -> None:
+        """*not_written* is told of a put that the overflow failed to take, which is not accepted."""
         self._overflow = overflow
         self._account = account
         self._came_back = came_back
         self._changed = changed
+        self._not_written = not_written
         self._appending = 0
         self._taking: Deferred[Any] | None = None
         self._out = 0  # records that were taken out and are not delivered
         self._unclaimed: dict[Token, tuple[ClusterPath, Piece, int | None]] = {}  # read before their put knew of it
+        self._withdrawn: set[Token] = set()  # written for nobody, and perhaps being read already
         self._is_ended = False
         self._damage: BaseException | None = None  # why a record could not be read, one that is passed over since
 
@@ -46,8 +54,12 @@ class Spill:
         def written(token: Token) -> None:
             self._appending -= 1
             if put.is_settled:  # withdrawn meanwhile
-                self._unclaimed.pop(token, None)
+                if self._unclaimed.pop(token, None) is not None:
+                    self._out -= 1
+                elif self._taking is not None:
+                    self._withdrawn.add(token)
                 self._overflow.delivered(token)
+                self._check_damage()
                 return
             self._account.accept(put)
             self._account.overflow(put, token)
@@ -61,8 +73,8 @@ class Spill:
             self._appending -= 1
             if not put.is_settled:
                 assert failure.value is not None
-                self._account.refused += 1
-                self._account.refuse(put, failure.value)
+                self._not_written(put, failure.value)
+            self._check_damage()
 
         self._appending += 1
         self._overflow.append(put.path, put.pieces, put.number).addCallbacks(written, failed)
@@ -94,13 +106,18 @@ class Spill:
 
     def _arrived(self, record: tuple[Token, ClusterPath, Piece, int | None] | None) -> None:
         self._taking = None
+        withdrawn, self._withdrawn = self._withdrawn, set()
         if record is None or self._is_ended:
+            return
+        if record[0] in withdrawn:
+            self._changed()
             return
         self._out += 1
         if record[0] not in self._account.overflowed and self._appending:
             self._unclaimed[record[0]] = record[1:]
         else:
             self._taken(record)
+        self._check_damage()
         self._changed()
 
     def _taken(self, record: tuple[Token, ClusterPath, Piece, int | None]) -> None:
@@ -115,6 +132,7 @@ class Spill:
 
     def _not_taken(self, failure: Failure) -> None:
         self._taking = None
+        self._withdrawn.clear()
         if not self._is_ended:
             assert failure.value is not None
             self._damage = failure.value

@@ -103,7 +103,9 @@ class Tree:
         self._open = opener or choose_opener(root)
         self.index = Index()  # is told of every name that is added, by those who add it
         self.is_kept: Callable[[ClusterPath], bool] = lambda _: False  # whether a free name must not be given away
-        self.made: Callable[[int], None] = lambda _: None  # is told of each directory, open, that was missing on the way
+        self.made: Callable[[int], None] = lambda _: (
+            None
+        )  # is told of each directory, open, that was missing on the way
         self._naming = tuple(threading.Lock() for _ in range(NAMING_LOCKS))
 
     def naming(self, path: ClusterPath) -> threading.Lock:
@@ -156,7 +158,10 @@ class Tree:
         parent = self.make_directories(path.parent)
         try:
             with mapped(path, below=True):
-                with self.naming(path), suppress(FileExistsError):  # another was first, or a file, as the next call tells
+                with (
+                    self.naming(path),
+                    suppress(FileExistsError),
+                ):  # another was first, or a file, as the next call tells
                     if self.is_kept(path):
                         raise NotADirectory(f"a part of {path} is a file, so nothing can be stored below it")
                     self._make_directory(parent, path.name)
