@@ -15,8 +15,10 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
 
+import granum.streaming.series
 import granum_node.service
 from granum import Cluster
+from granum.streaming.encoding import Encoders
 from granum.wire.advert import Advertisement, instance_name
 from granum.wire.paths import HIDDEN_NAME
 from granum_node.config import Allowed, NodeConfig
@@ -53,12 +55,28 @@ class NoUpkeep:
         return lambda *_, **__: None
 
 
+class TurnEncoders(Encoders):
+    """Encoders whose threads are events: as many as the seed says, since cores are not of the run."""
+
+    def __init__(self, reactor: Any, count: int | None = None) -> None:
+        self._process = _running()
+        super().__init__(reactor, count or self._process.world.random.choice((1, 2, 4)))
+
+    def run(self, job: Callable[[], Any]) -> Deferred[Any]:
+        """Do *job* some time later."""
+        done: Deferred[Any] = Deferred()
+        self._busy += 1
+        self._process.world.soon(self._process, lambda: self._tell(done, job()), most_s=0.1)
+        return done
+
+
 def replace_seams(world: World) -> None:
     """Replace threads and chance by those of *world*, for the life of this process."""
     chance = random.Random(world.seed ^ 0x5EED)
     seams: tuple[tuple[Any, str, object], ...] = (  # Any: modules
         (granum_node.service, "ThreadPool", lambda *_: Pool(_running())),
         (granum_node.service, "Upkeep", NoUpkeep),
+        (granum.streaming.series, "Encoders", TurnEncoders),
         (queue, "SimpleQueue", Tasks),
         (uuid, "uuid4", lambda: uuid.UUID(int=chance.getrandbits(128), version=4)),
         (secrets, "randbelow", chance.randrange),

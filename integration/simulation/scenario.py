@@ -6,7 +6,6 @@ what was begun must end, and every client looks at everything once more. What th
 """
 
 import gc
-import hashlib
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -14,18 +13,16 @@ from errno import EIO
 from functools import partial
 from typing import Any, cast
 
-import numpy as np
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 
-from granum.streaming.series import SeriesWriter, frame_name
-from granum.wire import frame
 from granum.wire.errors import AlreadyStored, GranumError, NotReceipted, NotStored
 from granum.wire.paths import HIDDEN_NAME
 from integration.history import Final, History, Listed, Outcome, Put, Read, Streamed, anomalies
 from integration.simulation.disk import Disk
 from integration.simulation.machines import ClientMachine, Ether, NodeMachine, replace_seams
+from integration.simulation.streams import change_minds, digest_of, film, follow
 from integration.simulation.wires import Network
 from integration.simulation.world import World
 
@@ -43,6 +40,7 @@ class Run:
     nodes: list[NodeMachine]
     clients: list[ClientMachine]
     disk: Disk
+    directory: str
     puts: list[Put] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     listings: list[Listed] = field(default_factory=list)
@@ -52,6 +50,7 @@ class Run:
     faults: list[str] = field(default_factory=list)
     away: list[list[float]] = field(default_factory=list)  # from when until when a node had said goodbye
     busy: int = 0
+    broken: list[str] = field(default_factory=list)
 
     def may_lack(self, invoked: float, completed: float) -> bool:
         """Whether a node had left the cluster in order in that time, and taken its files along."""
@@ -88,14 +87,16 @@ def simulate(seed: int, directory: str) -> Verdict:
     chance = world.random
     nodes = [NodeMachine(world, ether, n + 1, directory) for n in range(chance.choice((1, 2, 3, 3)))]
     clients = [ClientMachine(world, ether, n + 1) for n in range(chance.choice((1, 2)))]
-    run = Run(world, nodes, clients, disk)
+    run = Run(world, nodes, clients, disk, directory)
     for node in nodes:
         node.start()
     for client in clients:
         client.start()
     world.run(lambda: False, SETTLE_S)
     for client in clients:
-        for work in chance.sample((_stream, _whole_files, _races), k=chance.choice((1, 2))):
+        for work in chance.sample((_film, _film_two, _whole_files, _races), k=chance.choice((1, 2))):
+            _begin(run, client, work)
+        for work in chance.sample((_follow, change_minds), k=chance.choice((0, 0, 1))):
             _begin(run, client, work)
     _plan_faults(run)
     world.run(lambda: False, FAULTS_S)
@@ -117,6 +118,7 @@ def simulate(seed: int, directory: str) -> Verdict:
         frozenset(run.collisions),
         frozenset(run.doubled),
     )
+    broken += run.broken
     broken += anomalies(history)
     broken += _end(run)
     gc.collect()  # a failure that nobody handled is told when its Deferred is collected
@@ -155,42 +157,24 @@ async def _sleep(run: Run, client: ClientMachine, most_s: float) -> None:
     await deferLater(client.process.reactor, run.world.random.uniform(0.0005, most_s))
 
 
-async def _stream(run: Run, client: ClientMachine) -> None:
-    """Write a series, frame by frame, and finalise it."""
-    world = run.world
-    await _sleep(run, client, 3.0)
-    name = f"/{client.name}"
-    try:
-        writer = await SeriesWriter.create(client.cluster, name)
-    except GranumError:
-        return
-    side = world.random.choice((4, 32, 200, 400))
-    pace = world.random.choice((0.001, 0.05, 0.5, 1.0))
-    accepted: dict[str, Put] = {}
-    for n in range(world.random.randrange(5, 60)):
-        await _sleep(run, client, pace)
-        samples = np.full((side, side), n, "u2")
-        body = b"".join(frame.encode(samples, frame_number=n, sequence_id=writer.image_id, compression="raw"))
-        path, invoked = f"{writer.path}/{frame_name(n)}", world.now
-        try:
-            await writer.store_frame(n, samples)
-        except GranumError:
-            continue
-        accepted[path] = Put(path, _digest(body), len(body), invoked, invoked, Outcome.INFO)
-    lost: set[str] = set()
-    try:
-        summary = await writer.finalise()
-    except NotReceipted as error:
-        lost = set(error.paths)
-    except GranumError:  # of the files behind the frames
-        run.puts += [_ended(put, world.now, Outcome.INFO) for put in accepted.values()]
-        return
-    else:
-        run.doubled |= {str(path) for path in getattr(summary, "doubled", ())}
-    delivered = accepted.keys() - lost
-    run.streams.append(Streamed(tuple(accepted), tuple(delivered), tuple(lost & accepted.keys())))
-    for path, put in accepted.items():
-        run.puts.append(_ended(put, world.now, Outcome.INFO if path in lost else Outcome.OK))
+async def _film(run: Run, client: ClientMachine) -> None:
+    """Write a series."""
+    await film(run, client, 0)
+
+
+async def _film_two(run: Run, client: ClientMachine) -> None:
+    """Write two series, both at once."""
+    for number in (1, 2):
+        _begin(run, client, partial(_film_numbered, number))
+
+
+async def _film_numbered(number: int, run: Run, client: ClientMachine) -> None:
+    await film(run, client, number)
+
+
+async def _follow(run: Run, client: ClientMachine) -> None:
+    """Follow a series that some client writes."""
+    await follow(run, client, run.world.random.choice(run.clients))
 
 
 async def _whole_files(run: Run, client: ClientMachine) -> None:
@@ -231,13 +215,13 @@ async def _put(run: Run, client: ClientMachine, path: str, *, first_node: bool =
     except GranumError:
         # What a put that was answered with an error of the node left behind is not said: a disk may fail behind the name.
         outcome, node = Outcome.INFO, ""
-    run.puts.append(Put(path, _digest(body), len(body), invoked, world.now, outcome, node))
+    run.puts.append(Put(path, digest_of(body), len(body), invoked, world.now, outcome, node))
 
 
 async def _read(run: Run, client: ClientMachine, path: str) -> None:
     invoked = run.world.now
     try:
-        digest: str | None = _digest(await client.cluster.get(path))
+        digest: str | None = digest_of(await client.cluster.get(path))
     except NotStored:
         digest = None
     except GranumError:
@@ -272,14 +256,6 @@ async def _look_at_all(run: Run, client: ClientMachine) -> None:
         await _list(run, client, directory)
     for path in paths:
         await _read(run, client, path)
-
-
-def _digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
-
-
-def _ended(put: Put, when: float, outcome: Outcome) -> Put:
-    return Put(put.path, put.digest, put.size, put.invoked, when, outcome, put.node)
 
 
 # -- what happens to them ---------------------------------------------------------------------------------------------
@@ -402,7 +378,7 @@ def _copies(nodes: list[NodeMachine]) -> dict[str, dict[str, str]]:
             for name in files:
                 with open(os.path.join(directory, name), "rb") as file:
                     path = "/" + os.path.relpath(os.path.join(directory, name), node.root)
-                    found.setdefault(path, {})[node.name] = _digest(file.read())
+                    found.setdefault(path, {})[node.name] = digest_of(file.read())
     return found
 
 

@@ -27,12 +27,17 @@ PURE = (
     "client/src/granum/union.py",
     "client/src/granum/locality.py",
     "client/src/granum/placement.py",
+    "client/src/granum/cli/exposition.py",
+    "client/src/granum/cli/rates.py",
+    "client/src/granum/streaming/pace.py",
     "client/src/granum/streaming/pending.py",
     "client/src/granum/streaming/record.py",
     "client/src/granum/streaming/window.py",
     "node/src/granum_node/http/parser.py",
     "node/src/granum_node/http/gate.py",
     "node/src/granum_node/http/limits.py",
+    "node/src/granum_node/storage/quota.py",
+    "node/src/granum_node/storage/space.py",
 )
 NODE_COMMAND = "node/src/granum_node/cli.py"
 # Dates are for people and for HTTP: the Date of a reply, the row of PYME's registry. The index compares the stamps of a file
