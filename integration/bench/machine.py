@@ -44,6 +44,15 @@ def cpu_ticks() -> dict[str, int]:
     return {"all": sum(ticks), "idle": ticks[3] + ticks[4], "stolen": ticks[7], "own": round(own)}
 
 
+def busy(before: dict[str, int]) -> str:
+    """Return which shares of the CPU went elsewhere since *before*, as `cpu_ticks` gave it."""
+    after = cpu_ticks()
+    passed = {key: after[key] - before[key] for key in after}
+    everything = max(passed["all"], 1)
+    others = max(passed["all"] - passed["idle"] - passed["stolen"] - passed["own"], 0) / everything
+    return f"{passed['stolen'] / everything:.0%} of the CPU stolen by the host, {others:.0%} used by other programs"
+
+
 def _nginx() -> str:
     try:
         program = programs.nginx(fetch=False)

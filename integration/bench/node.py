@@ -152,14 +152,10 @@ def _listings(plan: Plan, memory: Path, results: Results) -> dict[str, list[list
 
 
 def _conditions(plan: Plan, places: dict[str, Path], before: dict[str, int], seconds: float) -> list[str]:
-    after = machine.cpu_ticks()
-    passed = {key: after[key] - before[key] for key in after}
-    everything = max(passed["all"], 1)
-    others = max(passed["all"] - passed["idle"] - passed["stolen"] - passed["own"], 0) / everything
     how = f"{plan.repetitions} repetitions of {plan.seconds:g} s in rotated order; {seconds / 60:.1f} min"
     return [
         *machine.description(places),
-        f"{how}, {passed['stolen'] / everything:.0%} of the CPU stolen by the host, {others:.0%} used by other programs",
+        f"{how}, {machine.busy(before)}",
         f"durability and digest are named in each row ({DIGEST} is the node's default); no compression, no TLS",
     ]
 

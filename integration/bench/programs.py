@@ -5,15 +5,18 @@ had is `Absent`, with the reason, which the table prints in place of figures. No
 compiler that root lets apt install.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "bench"
-C_FLAGS = ("-O2", "-Wall", "-pthread")
+C_FLAGS = ("-O2", "-Wall", "-Wno-unused-function", "-pthread")
 
 PYME = "python-microscopy==26.9.3"
 # PYME asks for a desktop (wxPython, of which Linux has no wheel); this is what its data server imports. It and pymecompress come
@@ -69,7 +72,15 @@ def pyme(*, fetch: bool = True) -> Path:
     if made.exists() and made.read_text() == PYME:
         return python
     if not fetch:
-        raise Absent("not installed; a full run installs it")
+        raise Absent("not installed; make pyme installs it")
+    with _alone(BUILD / "pyme.lock"):
+        if not (made.exists() and made.read_text() == PYME):  # else somebody made it while we waited
+            _make_pyme(environment)
+    return python
+
+
+def _make_pyme(environment: Path) -> None:
+    python = environment / "bin" / "python"
     shutil.rmtree(environment, ignore_errors=True)
     _run(getattr(sys, "_base_executable", sys.executable), "-m", "venv", str(environment))
     path = f"{python.parent}:{os.environ.get('PATH', os.defpath)}"  # its build calls meson by name
@@ -77,8 +88,16 @@ def pyme(*, fetch: bool = True) -> Path:
     _run(*install, *PYME_BUILDS_WITH, *PYME_IMPORTS, path=path)
     _run(*install, "--no-build-isolation", "--no-deps", *PYME_BUILDS, path=path)
     _run(str(python), "-c", "import PYME.cluster.HTTPDataServer")
-    made.write_text(PYME)
-    return python
+    (environment / "made-from").write_text(PYME)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process holds the file *lock*; hold it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def _unpack_debian(package: str, into: Path) -> None:
@@ -105,3 +124,15 @@ def _run(*command: str, path: str | None = None, cwd: Path | None = None) -> Non
     if done.returncode:
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise Absent(f"{Path(command[0]).name} failed: {lines[-1] if lines else done.returncode}")
+
+
+def main() -> None:
+    """Make PYME's environment when it is missing; end with 1 and the reason where it cannot be had."""
+    try:
+        print(pyme())
+    except Absent as error:
+        sys.exit(f"pyme: {error}")
+
+
+if __name__ == "__main__":
+    main()

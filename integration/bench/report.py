@@ -7,6 +7,7 @@ beside it. Pure: results in, text out.
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from integration.bench.contest import Contestant, Results
 from integration.bench.listing import Listed
@@ -14,6 +15,7 @@ from integration.bench.sample import Cell, Sample
 
 LARGE_BYTES = 1 << 20  # from here on CPU is told per byte, below per request
 Figure = Callable[[Sample], float]
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def requests(sample: Sample) -> float:
     return sample.requests_per_s
 
 
-def median_of(samples: Mapping[int, Sample], figure: Figure) -> float:
+def median_of(samples: Mapping[int, S], figure: Callable[[S], float]) -> float:
     """Return the median of *figure* over the repetitions."""
     return statistics.median(figure(sample) for sample in samples.values())
 
@@ -53,6 +55,13 @@ def ratio(
     ours: Mapping[int, Sample], theirs: Mapping[int, Sample], figure: Figure = requests
 ) -> tuple[float, float, float]:
     """Return median over median, and the least and greatest ratio within one repetition."""
+    return ratio_of(ours, theirs, figure)
+
+
+def ratio_of(
+    ours: Mapping[int, S], theirs: Mapping[int, S], figure: Callable[[S], float]
+) -> tuple[float, float, float]:
+    """Return the same of samples of any kind."""
     single = [figure(ours[number]) / figure(theirs[number]) for number in ours.keys() & theirs.keys()]
     return median_of(ours, figure) / median_of(theirs, figure), min(single), max(single)
 

@@ -92,7 +92,7 @@ def load_peer(cell: Cell, peer: Peer, name: str, body: Path, seconds: float, *, 
     window = (WINDOW_OF_DISK if on_disk else WINDOW_OF_MEMORY)[cell.size]
     directory = peer.root / name
     directory.mkdir(exist_ok=True)
-    said = _run(
+    said = run(
         "load",
         **_target(cell, peer, name, body),
         seconds=seconds,
@@ -110,13 +110,13 @@ def fill(size: str, peer: Peer, name: str, body: Path) -> None:
     directory = peer.root / name
     directory.mkdir()
     cell, count = Cell("put", size, Shape(1, 1)), FILES_TO_GET[size]
-    _count(_run("load", **_target(cell, peer, name, body), count=count, keep=1, directory=directory), count)
+    _count(run("load", **_target(cell, peer, name, body), count=count, keep=1, directory=directory), count)
 
 
 def verify(size: str, peer: Peer, name: str, body: Path) -> None:
     """Compare every byte of what `fill` left on the disk, and of what comes back; raise Failed when one is wrong."""
     cell, count = Cell("get", size, Shape(2, 2)), FILES_TO_GET[size]
-    _count(_run("load", **_target(cell, peer, name, body), count=count, files=count, verify=1), count)
+    _count(run("load", **_target(cell, peer, name, body), count=count, files=count, verify=1), count)
     expected = body.read_bytes()[: SIZES[size]]
     if not all(file.read_bytes() == expected for file in (peer.root / name).iterdir()):
         raise Failed("what it stored is not what was put")
@@ -126,7 +126,7 @@ def load_disk(cell: Cell, directory: Path, body: Path, seconds: float) -> Sample
     """Write and sync files below *directory* from as many threads as *cell* has requests in flight; no server."""
     window = WINDOW_OF_DISK[cell.size]
     sizes = {"size": cell.bytes, "threads": cell.shape.in_flight, "window": window, "warm": window}
-    return _sample(_run("sync", directory=directory, body=body, seconds=seconds, **sizes), 0.0)
+    return _sample(run("sync", directory=directory, body=body, seconds=seconds, **sizes), 0.0)
 
 
 def _target(cell: Cell, peer: Peer, name: str, body: Path) -> dict[str, object]:
@@ -134,7 +134,8 @@ def _target(cell: Cell, peer: Peer, name: str, body: Path) -> dict[str, object]:
     return {"verb": cell.verb, "port": peer.port, "base": f"/{name}/", "size": cell.bytes, "body": body, **shape}
 
 
-def _run(program: str, **settings: object) -> Mapping[str, float]:
+def run(program: str, **settings: object) -> Mapping[str, float]:
+    """Run the C *program* with *settings*; return what it said, raise Failed when it ended badly."""
     command = [str(programs.compiled(program)), *(f"{key}={value}" for key, value in settings.items())]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SAMPLE_MAX_S)
     if done.returncode:
