@@ -12,7 +12,7 @@ REFUSE_OLD_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("setup:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo test coverage bench bench-node check check-docs fuzz scoreboard scoreboard-long sim lock format ci clean
+.PHONY: help setup demo test coverage bench bench-node bench-stream pyme check check-docs fuzz scoreboard scoreboard-long sim lock format ci clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name does; do printf 'make %-16s%s\n' "$$name" "$$does"; done
@@ -34,10 +34,16 @@ coverage: setup  ## which lines and branches the tests of client and node reach
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-bench: bench-node  ## every benchmark
+bench: bench-node bench-stream  ## every benchmark
 
 bench-node: setup  ## the node beside nginx, PYME's node and this machine's limits, as one table; ARGS=--quick for a look
 	@$(BIN)/python -m integration.bench.node $(ARGS)
+
+bench-stream: setup  ## the streaming client beside PYME's and this machine's limits, as one table; ARGS=--quick for a look
+	@$(BIN)/python -m integration.bench.stream $(ARGS)
+
+pyme: setup  ## PYME in an environment of its own, below build/, for the tests and benchmarks that have it as a peer
+	@$(BIN)/python -m integration.bench.programs
 
 check: setup  ## style, types, imports, lock, neutrality, and what the documents say
 	@echo "check: ruff" && $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
@@ -72,6 +78,7 @@ format: setup  ## let ruff format the code and mend what it can
 
 ci: FUZZ_SECONDS := 15
 ci: setup  ## what .ci/run calls: check, fuzz (shortly), test, demo, with the time of each
+	@$(MAKE) pyme || echo "ci: PYME cannot be had here, so the tests with it skip"
 	@for step in check fuzz test demo; do \
 	  echo "ci: $$step"; start=$$(date +%s); \
 	  $(MAKE) $$step FUZZ_SECONDS=$(FUZZ_SECONDS) || { echo "ci: $$step FAILED after $$(( $$(date +%s) - start )) s" >&2; exit 1; }; \

@@ -233,7 +233,9 @@ def _of_copies(puts: Mapping[str, Sequence[Put]], history: History) -> Iterator[
         strange = {node for node, digest in copies.items() if receipted and digest not in receipted}
         if strange:
             yield f"W8 {path}: other bytes than were receipted on {', '.join(sorted(strange))}"
-        twins = max(Counter(put.digest for put in each if put.may_be_stored).values(), default=0)  # the same bytes put twice
+        twins = max(
+            Counter(put.digest for put in each if put.may_be_stored).values(), default=0
+        )  # the same bytes put twice
         if len(copies) > max(history.final.copies_max, twins) and path not in history.doubled:
             yield f"W8 {path}: {len(copies)} copies where {history.final.copies_max} was asked for, and nobody said so"
 
