@@ -257,6 +257,7 @@ def test_a_stream_goes_on_when_a_node_freezes_and_loses_nothing(lab: ProcessLab,
     assert summary.puts == 600
     lab.nodes[2].signal(signal.SIGCONT)
     assert {f"frame{n:05d}.pzf" for n in range(600)} <= on_disk(lab.nodes).keys()
+    assert until(lambda: not cluster.listdir("/").partial, 5)
     back = cluster.series("run")
     assert all(np.array_equal(back.frame(n), image(n)) for n in range(600))
 
