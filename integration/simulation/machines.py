@@ -124,6 +124,7 @@ class Source:
         self._ether = ether
         self._process = process
         self._sink: Any = None  # Any: a Sink
+        self._arrives = 0.0
         ether.sources.append(self)
 
     def start(self, sink: Any) -> Deferred[None]:
@@ -144,13 +145,17 @@ class Source:
 
     def tell(self, advertisement: Advertisement) -> None:
         """Bring *advertisement* some time later."""
-        self._ether.world.soon(
-            self._process, lambda: self._sink and self._sink.heard(advertisement, self.name), most_s=0.5
-        )
+        self._bring(lambda: self._sink and self._sink.heard(advertisement, self.name))
 
     def forget(self, instance: str) -> None:
         """Bring a goodbye some time later."""
-        self._ether.world.soon(self._process, lambda: self._sink and self._sink.gone(instance, self.name), most_s=0.5)
+        self._bring(lambda: self._sink and self._sink.gone(instance, self.name))
+
+    def _bring(self, call: Callable[[], object]) -> None:
+        """Make *call* some time later, behind what was said before."""
+        world = self._ether.world
+        self._arrives = max(self._arrives, world.now + world.random.uniform(0.0, 0.5))
+        world.at(self._arrives, self._process, lambda: (call(), None)[1])
 
 
 class NodeMachine:
