@@ -248,3 +248,17 @@ async def test_a_complete_series_lacks_no_frame_though_its_nodes_were_listed_at_
             lab.cluster._directory._cache._remove(ClusterPath.parse("/run.pcs"), node.key)
     reader = await SeriesReader.open(lab.cluster, "run.pcs")
     assert (reader.complete, reader.numbers) == (True, (0, 1))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_complete_series_has_its_final_metadata_though_their_node_was_listed_before_they_came(lab: Lab) -> None:
+    lab.store(0, "metadata.json", b'{"SizeT": -1}')
+    lab.store(1, "frame00000.pzf", pzf(IMAGE))
+    await lab.cluster.listdir("/run.pcs")
+    lab.store(0, "final_metadata.json", b'{"SizeT": 1}')
+    lab.store(1, "events.json", b"[]")
+    for node in await lab.cluster.ready():  # the listing of the second node alone has expired
+        if node.port == lab.fakes[1].port:
+            lab.cluster._directory._cache._remove(ClusterPath.parse("/run.pcs"), node.key)
+    reader = await SeriesReader.open(lab.cluster, "run.pcs")
+    assert (reader.complete, reader.metadata) == (True, {"SizeT": 1})

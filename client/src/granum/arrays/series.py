@@ -188,20 +188,25 @@ async def _look(
     cluster: Cluster, path: ClusterPath, view: UnionView, kind: tuple[tuple[int, ...], np.dtype[Any]] | None
 ) -> _State:
     """Return what *view* of the series *path* holds; *kind* is what is known of its frames already."""
+    metadata, numbers = await _found(cluster, path, view)
+    if EVENTS in view and metadata.get("SizeT") != len(numbers):
+        # One node may have been listed before its last files came and another after the series was completed. Every frame
+        # and the final metadata were there before the mark that is seen now, so a second look finds them all.
+        cluster.forget_listing(path / METADATA)
+        view = await cluster.listdir(path)
+        metadata, numbers = await _found(cluster, path, view)
+    if kind is None and numbers:
+        kind = await _kind(cluster, path, view, numbers)
+    return _State(view, numbers, metadata, kind)
+
+
+async def _found(cluster: Cluster, path: ClusterPath, view: UnionView) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Return the metadata and the frame numbers that *view* shows; raise NotStored when it is that of no series."""
     source = next((name for name in (FINAL_METADATA, METADATA) if name in view), None)
     if source is None and not view.partial:
         raise NotStored(f"{path} is not a series: it has no {METADATA}")
     metadata = {} if source is None else await _read_metadata(cluster, path, view, source)
-    numbers = _numbers(view)
-    if EVENTS in view and metadata.get("SizeT") != len(numbers):
-        # One node may have been listed before its last frames came and another after the series was completed. Every
-        # frame was there before the mark that is seen now, so a second look finds them all.
-        cluster.forget_listing(path / METADATA)
-        view = await cluster.listdir(path)
-        numbers = _numbers(view)
-    if kind is None and numbers:
-        kind = await _kind(cluster, path, view, numbers)
-    return _State(view, numbers, metadata, kind)
+    return metadata, _numbers(view)
 
 
 def _numbers(view: UnionView) -> tuple[int, ...]:
