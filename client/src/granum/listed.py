@@ -8,6 +8,7 @@ import ipaddress
 import os
 import sqlite3
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -37,7 +38,7 @@ log = Logger()
 Ask = Callable[[Node], Awaitable[Mapping[str, object]]]  # what a node says of itself: `Transfer.status`
 
 
-class _Polled:
+class _Polled(ABC):
     """What both sources are: rounds of looking, for as long as there is a sink."""
 
     def __init__(self, reactor: Any, ask: Ask, interval_s: float) -> None:  # Any: a reactor with threads, TCP and time
@@ -56,8 +57,9 @@ class _Polled:
         self._sink = None
         return self._rounds.stop()
 
+    @abstractmethod
     async def _poll(self) -> None:
-        raise NotImplementedError
+        """Look once."""
 
 
 class RegistrySource(_Polled):
