@@ -26,6 +26,8 @@ INPUT_S = 10  # for one input: what takes longer counts as a hang
 RSS_MIB = 1024
 START_S = 60  # for the fuzzer to import its target and read its corpus
 _DONE = re.compile(r"Done (\d+) runs")
+_RAISED = re.compile(r"Uncaught Python exception: ===\s*(.+)")
+_CRASHED = re.compile(r"(==\d+== ERROR.*)")
 _RUNS = re.compile(r"^#(\d+)\t.* cov: (\d+).* rss: (\d+)Mb", re.MULTILINE)
 
 
@@ -137,12 +139,8 @@ def _read(status: int, said: str, took_s: float, failures: Path) -> Run:
     if finished and not status:
         return Run(int(finished[1]), coverage, rss, took_s)
     kept = re.search(rf"written to (\S*{re.escape(str(failures))}\S+)", said)
-    words = [
-        line.strip()
-        for line in said.splitlines()
-        if re.match(r"\s*(\w+\.)*\w*(Error|Wrong|Exception)\b|==\d+== ERROR", line)
-    ]
-    last = words[0] if words else (said.strip().splitlines() or ["it said nothing"])[-1]
+    found = _RAISED.search(said) or _CRASHED.search(said)
+    last = found[1] if found else (said.strip().splitlines() or ["it said nothing"])[-1]
     return Run(runs, coverage, rss, took_s, failure=last[:300], input=Path(kept[1]) if kept else None)
 
 

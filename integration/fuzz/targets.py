@@ -135,6 +135,7 @@ def _listings() -> list[bytes]:
         b'{"..":[0,1],"b":[0,1,2]}',
         b"[]",
         b'{"a":[true,1e9]}',
+        b'{"a":[0,true]}',
         b"<html>",
     ]
 

@@ -94,7 +94,8 @@ def test_a_name_that_could_harm_the_reader_is_dropped_alone(name: str) -> None:
     "body",
     [
         b"", b"[]", b"null", b"1", b'"x"', b"{", b'{"a":[0,1]', b"\xff", b'{"a":1}', b'{"a":[0]}', b'{"a":[]}', b'{"a":{}}',
-        b'{"a":["0",1]}', b'{"a":[0,1.5]}', b'{"a":[0,null]}', b'{"a":[0,' + b"9" * 5000 + b"]}", b"[" * 100_000,
+        b'{"a":["0",1]}', b'{"a":[0,1.5]}', b'{"a":[0,null]}', b'{"a":[0,true]}', b'{"a":[true,0]}',
+        b'{"a":[0,' + b"9" * 5000 + b"]}", b"[" * 100_000,
     ],
 )  # fmt: skip
 def test_what_is_no_listing_is_refused(body: bytes) -> None:

@@ -102,7 +102,7 @@ def _entry(key: str, value: object) -> Entry | None:
     except BadPath:
         return None
     match value:
-        case [int(flags), int(size), *_]:
+        case [int(flags), int(size), *_] if not isinstance(flags, bool) and not isinstance(size, bool):
             pass
         case _:
             raise BadListing(f"the listing has no flags and size for {name!r}")
