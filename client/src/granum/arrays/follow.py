@@ -5,14 +5,13 @@ receipt; within one look frames are in order, but a frame that was receipted lat
 node is missing: else frames of that node might be lacking, and following goes on until it is back or time is up.
 """
 
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-from granum.arrays.prefetch import Prefetch
+from granum.arrays.prefetch import Numbered, Prefetch
 from granum.wire.errors import GranumError, NodeTimeout, Partial
 
 if TYPE_CHECKING:
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 POLL_S = 1.0  # the age that a listing of ours may have anyway
 
 
-class Follow:
-    """An asynchronous iterator over pairs (number, array) of *reader*, whose properties show what was found last.
+class Follow(Numbered[NDArray[Any]]):
+    """Pairs (number, array) of *reader*, whose properties show what was found last.
 
     It looks every *poll_s* seconds of *clock* while there is nothing to give. A frame that cannot be read raises at its place,
     and the next call goes on. After *timeout_s* without a frame (None: never) it raises Partial, naming the nodes missing, or
@@ -64,23 +63,6 @@ class Follow:
         if self._looking is not None:
             self._looking.cancel()
         self._frames.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> tuple[int, NDArray[Any]]:
-        found = await self._next()
-        if found is None:
-            raise StopAsyncIteration
-        return found
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     async def _next(self) -> tuple[int, NDArray[Any]] | None:
         await self._wait()

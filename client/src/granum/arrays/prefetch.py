@@ -7,6 +7,7 @@ Where things come from, this module does not know: frames of one series lie on s
 keeps all of them busy.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -22,8 +23,37 @@ READY_BYTES = 1 << 20  # given out together: a hand-over between threads costs a
 T = TypeVar("T")
 
 
-class Prefetch(Generic[T]):
-    """An asynchronous iterator over pairs (number, what *fetch* fires with for it), for the numbers that `add` was told.
+class Numbered(ABC, Generic[T]):
+    """An asynchronous iterator over pairs (number, thing); `async with` closes it, also when it was left before its end."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop what is on its way; there is nothing more after this."""
+
+    @abstractmethod
+    async def _next(self) -> tuple[int, T] | None:
+        """Return the next pair, None at the end."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[int, T]:
+        found = await self._next()
+        if found is None:
+            raise StopAsyncIteration
+        return found
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Prefetch(Numbered[T]):
+    """Pairs (number, what *fetch* fires with for it), for the numbers that `add` was told.
 
     *size* gives the bytes that one will take. At most *ahead* of them, and *bytes_max* unless a single one is larger, are held
     or on their way, the one that the caller took last not counted.
@@ -81,23 +111,6 @@ class Prefetch(Generic[T]):
             self._bytes -= size
             result.addErrback(lambda _: None)
             result.cancel()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> tuple[int, T]:
-        found = await self._next()
-        if found is None:
-            raise StopAsyncIteration
-        return found
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     async def _next(self) -> tuple[int, T] | None:
         self._fill()
