@@ -73,7 +73,7 @@ class Cluster(Service):
         if sources is None:
             sources = (ZeroconfSource(reactor), RegistrySource(reactor, self._transfer.status))
         listed = (StaticSource(nodes, reactor, self._transfer.status, port),) if nodes else ()
-        self._gathering = Gathering(self.roster, (*sources, *listed), self._status, reactor)
+        self._gathering = Gathering(self.roster, (*sources, *listed), self._status, self._transfer.reach, reactor)
         self._verbs: set[Deferred[Any]] = set()  # on their way; Any: each fires with something else
         self._stopped = False
 

@@ -13,12 +13,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from granum.discovery import Source
 from granum.repeated import Repeated
 from granum.roster import STATIC, Node, Roster
 from granum.wire.advert import Advertisement
 from granum.wire.errors import GranumError, NoNode
+
+log = Logger()
 
 PROBE_S = 1.0  # how often missing nodes are asked whether they are back; a second of a partial view is bearable
 ROOM_POLL_S = 5.0  # how often nodes are asked for their room; meanwhile a camera fills 4 GB, spread over all of them
@@ -27,22 +31,29 @@ TRIALS_MAX = 64  # nodes being tried at a time, and four times as many that wait
 
 
 class Gathering:
-    """Feeds *roster* from *sources*; *probe* asks a node for its status and lets the roster know how that went."""
+    """Feeds *roster* from *sources*; *probe* asks a node for its status and lets the roster know how that went.
+
+    *reach* makes a connection to a missing node before that, and takes its time: a node that says nothing is then knocked at
+    by the kernel, after 1, 3 and 7 seconds, and not by a connection each second.
+    """
 
     def __init__(
         self,
         roster: Roster,
         sources: Sequence[Source],
         probe: Callable[[Node], Awaitable[Mapping[str, object]]],
+        reach: Callable[[Node], Awaitable[None]],
         clock: IReactorTime,
     ) -> None:
         self._roster = roster
         self._sources = tuple(sources)
         self._probe_node = probe
+        self._reach = reach
         self._clock = clock
         self._probes = Repeated(self._probe, PROBE_S, clock)
         self._rooms = Repeated(self._ask_all, ROOM_POLL_S, clock)
         self._watches_room = False
+        self._probing: dict[str, Deferred[None]] = {}  # address and port of a missing node -> the probe under way
         self._untried: dict[tuple[str, str], Advertisement] = {}  # (source, instance) -> what waits for its trial
         self._trials: set[Deferred[None]] = set()
         self._awaited: set[Deferred[None]] = (
@@ -67,8 +78,8 @@ class Gathering:
         for _, waiter in waiters:
             waiter.cancel()
         self._untried.clear()
-        for trial in tuple(self._trials):
-            trial.cancel()
+        for asked in (*self._trials, *self._probing.values()):
+            asked.cancel()
         ends = [self._probes.stop(), self._rooms.stop(), *(source.stop() for source in self._sources)]
         return DeferredList(ends, consumeErrors=True).addCallback(lambda _: None)
 
@@ -148,10 +159,24 @@ class Gathering:
         return f"no node {whose}was found; looked at {tried}{there}. Start a node with 'granum serve DIR'"
 
     async def _probe(self) -> None:
-        """Ask the missing nodes whether they are back, and forget those that have been away too long."""
-        missing = [node for node in self._roster.missing() if self._roster.is_advertised(node)]
-        await DeferredList([Deferred.fromCoroutine(self._ask(node)) for node in missing], consumeErrors=True)
+        """Ask the missing nodes whether they are back, each for itself, and forget those that have been away too long."""
+        for node in self._roster.missing():
+            if self._roster.is_advertised(node) and node.host not in self._probing:
+                probe = self._probing[node.host] = Deferred.fromCoroutine(self._look_for(node))
+                probe.addBoth(self._looked, node.host)
         self._roster.forget_missing(self._clock.seconds())
+
+    async def _look_for(self, node: Node) -> None:
+        try:
+            await self._reach(node)
+            await self._probe_node(node)
+        except (GranumError, CancelledError):
+            return
+
+    def _looked(self, result: object, host: str) -> None:
+        del self._probing[host]
+        if isinstance(result, Failure):
+            log.failure("a node could not be probed", result)
 
     async def _ask(self, node: Node) -> None:
         await self._probe_node(node)

@@ -16,7 +16,7 @@ from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet import error as network
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -32,6 +32,7 @@ from granum.roster import Node
 from granum.wire.errors import NodeError, NodeTimeout, NodeUnreachable
 
 CONNECT_TIMEOUT_S = 2.0  # a node in the same building answers in milliseconds; two tries of SYN fit in
+REACH_TIMEOUT_S = 10.0  # for a node that is missing, whom nobody waits for: the kernel knocks at 0, 1, 3 and 7 s
 SYNC_RATE_MIN = (
     20 << 20
 )  # bytes/s; what a put may take longer than STALL_TIMEOUT_S to be synced: a quarter of an old disk
@@ -109,6 +110,16 @@ class Requester:
             if _is_cancelled(error):
                 raise CancelledError from error
             raise _unreachable(node, error) from error
+
+    async def reach(self, node: Node) -> None:
+        """Make a connection to *node* within REACH_TIMEOUT_S and close it; raise NodeUnreachable when there is none."""
+        endpoint = TCP4ClientEndpoint(self._reactor, node.address, node.port, timeout=REACH_TIMEOUT_S)
+        try:
+            made = await connectProtocol(endpoint, Protocol())
+        except network.ConnectError as error:
+            raise NodeUnreachable(f"node {node} accepts no connection yet") from error
+        if made.transport is not None:
+            made.transport.loseConnection()
 
     def close(self) -> Deferred[None]:
         """Close the kept connections; fires when they are closed."""

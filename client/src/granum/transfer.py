@@ -193,6 +193,10 @@ class Transfer:
         reply = await self._request("GET", node, "/__metrics", body_bytes_max=STATUS_BYTES_MAX)
         return _checked(reply, node, ClusterPath()).body.decode("utf-8", "replace")
 
+    async def reach(self, node: Node) -> None:
+        """Make a connection to *node*, which was silent, and close it. Waits longer than a request would; NodeUnreachable."""
+        await self._requester.reach(node)
+
     def close(self) -> Deferred[None]:
         """Close the kept connections; fires when they are closed."""
         return self._requester.close()
