@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,14 +27,18 @@ _SERVES = re.compile(r"granum-node \S+ serves .* at http://([0-9.]+):([0-9]+)")
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Something that serves a store: its name, and the command without the store and the port."""
+    """Something that serves a store: its name, the command without the store and the port, and where its modules are.
+
+    *modules* are directories; () for those of this checkout.
+    """
 
     name: str
     command: tuple[str, ...]
+    modules: tuple[Path, ...] = ()
 
     def with_options(self, *options: str) -> "Program":
         """Return this program with more *options*."""
-        return Program(self.name, (*self.command, *options))
+        return replace(self, command=(*self.command, *options))
 
 
 @functools.cache
@@ -85,7 +89,8 @@ class Daemon(AbstractContextManager["Daemon"]):
         self._log = directory / "stderr"
         own = {"TMPDIR": str(directory), "XDG_RUNTIME_DIR": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
         self._environment = {**os.environ, **own, **(environment or {})}
-        self._command = [*prefix, sys.executable, *program.command, "--root", str(root)]
+        self._prefix = prefix
+        self.program = program  # what the next start runs
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -110,11 +115,13 @@ class Daemon(AbstractContextManager["Daemon"]):
     def launch(self) -> None:
         """Start the program without waiting for it; on the same port again after a restart."""
         self.root.mkdir(parents=True, exist_ok=True)
+        command = [*self._prefix, sys.executable, *self.program.command, "--root", str(self.root)]
+        modules = {"PYTHONPATH": os.pathsep.join(map(str, self.program.modules))} if self.program.modules else {}
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
-                [*self._command, "--port", str(self.address[1])],
+                [*command, "--port", str(self.address[1])],
                 cwd=REPOSITORY,
-                env=self._environment,
+                env={**self._environment, **modules},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

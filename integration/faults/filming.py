@@ -16,7 +16,7 @@ from typing import Any
 import granum
 from granum.wire.errors import GranumError
 from integration.faults.board import Bed, Outcome
-from integration.faults.daemon import Daemon, node
+from integration.faults.daemon import Daemon, Program, node
 from integration.faults.waiting import pause
 from integration.recorder import Recorded, RecordedSeries, Recorder, noise
 from integration.simulation.bugs import plant
@@ -72,14 +72,16 @@ def host_of(daemon: Daemon) -> str:
 
 
 @contextmanager
-def stage(bed: Bed, count: int, environment: Mapping[str, str] | None = None) -> Iterator[Stage]:
-    """Start *count* nodes of one cluster, known to nobody but by their addresses."""
+def stage(
+    bed: Bed, count: int, environment: Mapping[str, str] | None = None, program: Program | None = None
+) -> Iterator[Stage]:
+    """Start *count* nodes of one cluster, known to nobody but by their addresses; *program* runs in place of the node."""
     with ExitStack() as running:
         yield Stage(
             [
                 running.enter_context(
                     Daemon(
-                        node(),
+                        program or node(),
                         bed.directory / f"store{number}",
                         bed.directory / f"daemon{number}",
                         environment=environment,

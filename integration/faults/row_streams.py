@@ -5,8 +5,9 @@ import time
 
 from granum.wire.errors import NotReceipted
 from integration.faults.board import Bed, Outcome, row
-from integration.faults.daemon import Daemon
+from integration.faults.daemon import Daemon, node
 from integration.faults.filming import Film, Stage, disturbed, film, stage, while_alive
+from integration.faults.former import NoHistory, former
 from integration.faults.waiting import pause
 from integration.recorder import RecordedSeries
 
@@ -82,23 +83,28 @@ def frozen(bed: Bed) -> Outcome:
 
 @row("R38", figure="lost 0, caller errors 0, stall p99 <= 2 s, drain <= 10 s")
 def rolling_restart(bed: Bed) -> Outcome:
-    """Restart three nodes one after the other, in order, while a camera streams."""
+    """Upgrade three nodes one after the other, then restart each, in order, while a camera streams."""
     side, rate = _camera(bed)
     drains_s: list[float] = []
     statuses: list[int] = []
-    with stage(bed, NODES) as ground, ground.client() as client:
+    try:
+        before, note = former(node(), bed.directory / "former"), ""
+    except NoHistory as error:
+        before, note = node(), f", no upgrade ({error})"
+    with stage(bed, NODES, program=before) as ground, ground.client() as client:
         series = client.create_series("/run.pcs")
 
         def restart(daemon: Daemon) -> None:
             began = time.monotonic()
             statuses.append(daemon.stop())
             drains_s.append(time.monotonic() - began)
+            daemon.program = node()
             daemon.start()
             pause(BEFORE_S)
 
         def disturb() -> None:
             pause(BEFORE_S)
-            for daemon in ground.daemons:
+            for daemon in ground.daemons * 2:
                 restart(daemon)
 
         with disturbed(disturb) as disturbance:
@@ -109,7 +115,7 @@ def rolling_restart(bed: Bed) -> Outcome:
             "drain": max(drains_s) <= DRAIN_S,
             "exit status 0": not any(statuses),
         }
-        return _verdict("R38", ground, series, seen, lost, f", longest drain {max(drains_s):.1f} s", held)
+        return _verdict("R38", ground, series, seen, lost, f", longest drain {max(drains_s):.1f} s{note}", held)
 
 
 def _verdict(
