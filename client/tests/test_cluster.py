@@ -85,7 +85,7 @@ class World:
 
 @pytest_twisted.async_yield_fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(patience, "STALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(patience, "STALL_TIMEOUT_S", 1.0)
     memory = MemoryCluster(reactor)
     await memory.start()
     world = World(memory)
@@ -216,7 +216,7 @@ async def test_a_silent_node_costs_its_deadline_once(world: World) -> None:
     for _ in range(5):
         world.cluster.forget_listing("/run/f")
         assert (await world.cluster.listdir("/run")).partial
-    assert reactor.seconds() - before < 0.2
+    assert reactor.seconds() - before < 1.0
 
 
 @pytest_twisted.ensureDeferred

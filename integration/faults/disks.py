@@ -75,7 +75,8 @@ class Image(AbstractContextManager["Image"]):
 class ServedDisk(AbstractContextManager["ServedDisk"]):
     """A mounted disk behind a storage daemon: image → (log | throttle) → FUSE → loop → file system at `mount`.
 
-    `unplug` makes it fail for good. With *logged* every write and flush is kept in `log`, from an image equal to `pristine`.
+    `unplug` makes it fail for good. With *logged* every write and flush is kept in `log`, from an image equal to `pristine`;
+    `image` is what it ended as.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class ServedDisk(AbstractContextManager["ServedDisk"]):
         self.mount = directory / "mnt"
         self.log = directory / "log.img"
         self.pristine = directory / "pristine.img"
-        self._image = directory / "base.img"
+        self.image = directory / "base.img"
         self._export = directory / "export"
         self._pidfile = directory / "qsd.pid"
         self._size_mib = size_mib or SIZE_MIB[kind]
@@ -114,9 +115,9 @@ class ServedDisk(AbstractContextManager["ServedDisk"]):
             return int.from_bytes(log.read(8), "little")
 
     def __enter__(self) -> Self:
-        make_image(self._image, self.kind, self._size_mib)
+        make_image(self.image, self.kind, self._size_mib)
         if self._logged:
-            run("cp", "--sparse=always", str(self._image), str(self.pristine))
+            run("cp", "--sparse=always", str(self.image), str(self.pristine))
             with self.log.open("wb") as log:
                 log.truncate(LOG_MIB << 20)
         self._export.touch()
@@ -140,7 +141,7 @@ class ServedDisk(AbstractContextManager["ServedDisk"]):
         self._undo.close()
 
     def _daemon_command(self) -> list[str]:
-        nodes = [f"driver=file,filename={self._image},node-name=f0,cache.direct=off"]
+        nodes = [f"driver=file,filename={self.image},node-name=f0,cache.direct=off"]
         served = "f0"
         throttle: list[str] = []
         if self._logged:

@@ -18,6 +18,7 @@ from integration.faults import board, row_connections, row_disks, row_power, tal
 from integration.faults.blocklog import FLUSH, FUA, MAGIC, Entry, read_entries, state_at
 from integration.faults.board import ROWS, Bed, Check, Outcome, Row, row
 from integration.faults.daemon import REPOSITORY, Daemon, node, standin
+from integration.faults.disks import ServedDisk
 from integration.faults.load import digest, judge
 from integration.faults.tally import Tally
 from integration.faults.waiting import until
@@ -208,6 +209,17 @@ def test_a_log_is_read_as_it_was_written(tmp_path: Path) -> None:
 needs_disks = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("qemu-storage-daemon"), reason="it needs root and qemu-storage-daemon"
 )
+
+
+def test_a_log_that_lacks_a_write_is_told_from_one_that_does_not(tmp_path: Path) -> None:
+    """Such a log would show the loss of files that no program has lost."""
+    disk, sector = ServedDisk(tmp_path), 512
+    disk.pristine.write_bytes(bytes(4 * sector))
+    disk.image.write_bytes(bytes(2 * sector) + b"x" * sector + bytes(sector))
+    head = struct.pack("<QQQQ", 2, 1, 0, 0).ljust(sector, b"\0")
+    for count in (0, 1):
+        disk.log.write_bytes(struct.pack("<QQQI", MAGIC, 1, count, sector).ljust(sector, b"\0") + head + b"x" * sector)
+        assert row_power.is_faithful(disk, tmp_path / "whole") == bool(count)
 
 
 @needs_disks

@@ -95,7 +95,7 @@ def test_a_gzip_bomb_is_413_and_costs_neither_memory_nor_disk(start_node: StartN
         assert talk.reply("PUT").status == 413
         assert talk.ask("GET", "/bomb").status == 404
     assert resident_mib(node.pid) - before <= 16
-    assert open_files(node.pid) == opened
+    assert until(lambda: open_files(node.pid) <= opened), "a spooled file was left open"
 
 
 def test_an_empty_image_of_a_large_camera_is_no_bomb(shared: NodeProcess) -> None:
