@@ -14,6 +14,7 @@ from granum.cli.options import Choices
 COMMANDS = {
     "nodes": [],
     "top": [],
+    "doctor": [],
     "ls": [],
     "tree": [],
     "find": [],

@@ -14,6 +14,7 @@ from granum.cli.bench import bench
 from granum.cli.cat import cat
 from granum.cli.completion import completion
 from granum.cli.copy import cp, get, mkdir, put, sync
+from granum.cli.doctor import doctor
 from granum.cli.du import du
 from granum.cli.find import find
 from granum.cli.look import locate, ls, stat, tree
@@ -78,11 +79,11 @@ def app() -> None:
 
 
 app.headings = {
-    "Look": ("nodes", "top", "ls", "tree", "find", "du", "stat", "locate", "cat"),
+    "Look": ("nodes", "top", "doctor", "ls", "tree", "find", "du", "stat", "locate", "cat"),
     "Copy": ("put", "get", "cp", "sync", "mkdir", "series"),
     "This machine": ("serve", "bench", "overflow", "config", "completion"),
 }
-_LOOK = (nodes, top, ls, tree, find, du, stat, locate, cat)
+_LOOK = (nodes, top, doctor, ls, tree, find, du, stat, locate, cat)
 for command in (*_LOOK, put, get, cp, sync, mkdir, series, serve, bench, overflow, config, completion):
     app.add_command(command)
 

@@ -92,9 +92,9 @@ def bench() -> None:
 def stream(choices: Choices, place: Place, size: int, rate: float | None, seconds: float) -> None:
     """Stream frames to the nodes for a while and say how fast they were taken, and how evenly.
 
-    With --rate a frame for which no node has room when it is due is refused and counted, as a camera would lose it. The frames
-    stay stored, as the series REMOTE, or '/granum-bench-DATE.pcs', below REMOTE where that ends in '/'. The exit status is 1
-    when a frame was lost that had been taken in.
+    With --rate a frame for which neither a node nor this program's memory has room when it is due is refused and counted, as a
+    camera would lose it. The frames stay stored, as the series REMOTE, or '/granum-bench-DATE.pcs', below REMOTE where that ends
+    in '/'. The exit status is 1 when a frame was lost that had been taken in.
     """
     with opened(choices, [place], writes=True) as session:
         row = _streamed(session, _name(place), size, rate, seconds)
