@@ -12,7 +12,7 @@ REFUSE_OLD_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("setup:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo test coverage bench bench-node bench-stream pyme check check-docs fuzz scoreboard scoreboard-long sim lock format ci clean
+.PHONY: help setup demo test coverage bench bench-node bench-stream pyme check check-docs check-deploy wheelhouse deploy-tools fuzz scoreboard scoreboard-long sim box lab-vm lock format ci clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name does; do printf 'make %-16s%s\n' "$$name" "$$does"; done
@@ -53,6 +53,15 @@ check: setup  ## style, types, imports, lock, neutrality, and what the documents
 	@echo "check: neutrality" && $(BIN)/python -m tools.check_neutral
 	@echo "check: documents" && $(BIN)/python -m tools.check_docs
 
+wheelhouse: setup  ## granum and all that it needs, for machines without a way to an index, in build/wheelhouse (ARGS=--help)
+	@$(BIN)/python -m tools.wheelhouse $(ARGS)
+
+deploy-tools: setup  ## ansible, ansible-lint and molecule in an environment of their own, below build/
+	@$(BIN)/python -m tools.deploy_tools
+
+check-deploy: setup  ## ansible/: lint, the syntax of the playbooks, the hardening of the unit
+	@$(BIN)/python -m tools.check_deploy
+
 check-docs: setup  ## run the commands and snippets of the documents, follow their links
 	@$(BIN)/python -m tools.check_docs
 
@@ -65,6 +74,13 @@ scoreboard: setup  ## the promises under faults, in minutes; rows that cannot ru
 
 scoreboard-long: setup  ## the same with every file system, more states, more kills, and the rows that take long
 	@$(BIN)/python -m integration.scoreboard --long $(if $(ROWS),--rows $(ROWS))
+
+box: setup  ## a box for the lab of virtual machines, from Debian packages, below build/box (root)
+	@$(BIN)/python -m integration.vm.packages
+	@vagrant/box.sh build/box
+
+lab-vm: setup  ## ansible/ proven on virtual machines, with a table of scenarios (root; KEEP=1 leaves them up, ONLY=stream,reboot for some)
+	@$(BIN)/python -m integration.vm $(if $(KEEP),--keep) $(if $(ONLY),--only "$(ONLY)")
 
 SEEDS := 2000
 sim: setup  ## the real client and node in simulated clusters, one from each of SEEDS seeds; what fails says how to see it again

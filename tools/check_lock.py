@@ -1,4 +1,4 @@
-"""Check, without the network, that `requirements/lock.txt` and `fuzz.txt` are what `pyproject.toml` asks for.
+"""Check, without the network, that the files in `requirements/` are what `pyproject.toml` asks for.
 
 Every requirement must have its pin on every Python that granum supports, every pin its hashes, and no line may name an index.
 It does not solve anything: whether newer versions exist is the business of `make lock`.
@@ -8,17 +8,16 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tools import tree
 
-LOCK = os.path.join("requirements", "lock.txt")
-FUZZ_LOCK = os.path.join("requirements", "fuzz.txt")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-LOCKED_GROUPS = ("dev", "build")
+LOCKS = {"lock.txt": ("dev", "build"), "host.txt": (), "fuzz.txt": ("fuzz",), "deploy.txt": ("deploy",)}  # their groups
+OF_GRANUM = ("lock.txt", "host.txt")  # these hold what granum itself requires, too
 EXACT = re.compile(r"^[\w.-]+==[^\s,*;]+")
 
 
@@ -27,9 +26,11 @@ def main() -> int:
     with open(os.path.join(tree.ROOT, "pyproject.toml"), "rb") as file:
         pyproject = tomllib.load(file)
     problems = []
-    for lock, wanted in ((LOCK, requirements(pyproject)), (FUZZ_LOCK, requirements_of_fuzzing(pyproject))):
+    for name, groups in LOCKS.items():
+        lock = os.path.join("requirements", name)
         with open(os.path.join(tree.ROOT, lock), encoding="utf-8") as file:
-            problems += [f"{lock}: {problem}" for problem in complaints(list(wanted), file.read())]
+            wanted = [*requirements_of(pyproject, groups), *(requirements(pyproject) if name in OF_GRANUM else ())]
+            problems += [f"{lock}: {problem}" for problem in complaints(wanted, file.read())]
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
@@ -38,21 +39,24 @@ def main() -> int:
 
 
 def requirements(pyproject: dict[str, dict[str, object]]) -> Iterator[Requirement]:
-    """Yield everything that `pyproject.toml` says must be in `.venv`."""
-    project, groups = pyproject["project"], pyproject["dependency-groups"]
-    extras = project["optional-dependencies"]
+    """Yield what `pyproject.toml` says that granum itself requires."""
+    extras = pyproject["project"]["optional-dependencies"]
     assert isinstance(extras, dict)
-    lists = [project["dependencies"], *extras.values(), *(groups[name] for name in LOCKED_GROUPS)]
-    for texts in [*lists, pyproject["build-system"]["requires"]]:
+    for texts in [pyproject["project"]["dependencies"], *extras.values()]:
         assert isinstance(texts, list)
         yield from map(Requirement, texts)
 
 
-def requirements_of_fuzzing(pyproject: dict[str, dict[str, object]]) -> Iterator[Requirement]:
-    """Yield what `pyproject.toml` says that fuzzing needs."""
-    texts = pyproject["dependency-groups"]["fuzz"]
-    assert isinstance(texts, list)
-    yield from map(Requirement, texts)
+def requirements_of(pyproject: dict[str, dict[str, object]], groups: Iterable[str]) -> Iterator[Requirement]:
+    """Yield what `pyproject.toml` says that the *groups* of development need; `build` stands for the build backend, too."""
+    for name in groups:
+        texts = pyproject["dependency-groups"][name]
+        assert isinstance(texts, list)
+        yield from map(Requirement, texts)
+        if name == "build":
+            backend = pyproject["build-system"]["requires"]
+            assert isinstance(backend, list)
+            yield from map(Requirement, backend)
 
 
 def complaints(wanted: list[Requirement], lock: str) -> Iterator[str]:

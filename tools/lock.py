@@ -1,8 +1,9 @@
-"""Write `requirements/lock.txt`, every package that development needs, and `fuzz.txt`, what fuzzing needs: pinned and hashed.
+"""Write the files in `requirements/`, every package of each pinned and hashed.
 
-Each file serves Python 3.11 and later on Linux, x86-64 and arm64. The rule: pins stay unless a requirement or `--upgrade`
-moves them, and no file names a package index, so every machine fetches from its own. uv does the solving; it is fetched
-for the moment that it runs, since nothing else needs it.
+`lock.txt` is what development needs, `host.txt` the part of it that granum needs on the machines that it is installed on,
+`fuzz.txt` what fuzzing needs, `deploy.txt` what puts granum onto machines. Each serves Python 3.11 and later on Linux, x86-64
+and arm64. The rule: pins stay unless a requirement or `--upgrade` moves them, and no file names a package index, so every
+machine fetches from its own. uv does the solving; it is fetched for the moment that it runs, since nothing else needs it.
 """
 
 import os
@@ -13,9 +14,16 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LOCKS = {
     "lock.txt": ("pyproject.toml", "--group", "dev", "--group", "build"),
+    "host.txt": ("pyproject.toml", "--constraint", "requirements/lock.txt"),  # after lock.txt, whose pins it keeps
     "fuzz.txt": ("--group", "pyproject.toml:fuzz"),
+    "deploy.txt": ("--group", "pyproject.toml:deploy"),
 }
-HEADERS = {"lock.txt": "The packages of .venv", "fuzz.txt": "What `make fuzz` fetches"}
+HEADERS = {
+    "lock.txt": "The packages of .venv",
+    "host.txt": "What granum needs on the machines that it is installed on",
+    "fuzz.txt": "What `make fuzz` fetches",
+    "deploy.txt": "What `make deploy-tools` fetches",
+}
 HEADER = """\
 # {}, pinned and hashed, for Python 3.11 and later on Linux.
 # Made from pyproject.toml by `make lock`; do not edit.
