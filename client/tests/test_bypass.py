@@ -1,5 +1,6 @@
 """The bypass reads what lies in the right store, and nothing else."""
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.task import Clock
 
 from granum.bypass import LocalStores, is_own_address, marker_directories
 from granum.roster import Node
@@ -246,3 +248,95 @@ async def test_it_is_known_which_stores_are_on_this_machine(store: Path) -> None
     stores = LocalStores([str(store)], (), reactor)
     other = Node("id-2", "scope2:1", "127.0.0.1", 1, "lab", "id-2")
     assert [await stores.has(NODE), await stores.has(other)] == [True, False]
+
+
+# -- folders: many files of one directory, in the thread that wants them -----------------------------------------------
+
+
+def folder_read(store: Path, name: str = "f", clock: Clock | None = None) -> bytes | None:
+    folder = LocalStores([str(store)], (), clock or Clock()).folder(NODE, ClusterPath.of(["run"]))
+    wanted = folder.want(name) if folder is not None else None
+    return wanted.read() if wanted is not None else None
+
+
+def test_a_folder_gives_the_files_of_its_directory(store: Path) -> None:
+    (store / "run" / "empty").write_bytes(b"")
+    assert [folder_read(store), folder_read(store, "empty"), folder_read(store, "absent")] == [b"frame", b"", None]
+
+
+def test_the_disk_is_asked_for_a_file_as_soon_as_it_is_wanted(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int, int]] = []
+    monkeypatch.setattr("granum.bypass.os.posix_fadvise", lambda _, *arguments: asked.append(arguments))
+    folder = LocalStores([str(store)], (), Clock()).folder(NODE, ClusterPath.of(["run"]))
+    assert folder is not None
+    wanted = folder.want("f")
+    assert wanted is not None
+    assert asked == [(0, 1 << 20, os.POSIX_FADV_WILLNEED)]
+
+
+@pytest.mark.parametrize("spoil", [link_file, link_directory, link_node_id, make_fifo, make_directory, remove])
+def test_a_folder_leaves_whatever_is_odd_to_the_node(store: Path, spoil: Any) -> None:
+    (store / "secret").write_bytes(b"secret")
+    spoil(store)
+    assert folder_read(store) is None
+
+
+@pytest.mark.parametrize("name", ["../secret", "deeper/f", "..", "."])
+def test_a_name_cannot_leave_its_folder(store: Path, name: str) -> None:
+    (store / "secret").write_bytes(b"secret")
+    (store / "run" / "deeper").mkdir()
+    (store / "run" / "deeper" / "f").write_bytes(b"deeper")
+    assert folder_read(store, name) is None
+
+
+def test_a_folder_of_another_nodes_store_is_not_had(store: Path) -> None:
+    (store / ".granum" / "node-id").write_text("id-2\n")
+    assert LocalStores([str(store)], (), Clock()).folder(NODE, ClusterPath.of(["run"])) is None
+
+
+def test_a_folder_is_not_had_of_a_directory_that_is_not_there(store: Path) -> None:
+    assert LocalStores([str(store)], (), Clock()).folder(NODE, ClusterPath.of(["run", "deeper"])) is None
+
+
+def test_a_folder_is_believed_for_a_second_only(store: Path) -> None:
+    """The store becomes another node's while it is being read: then nothing more is taken from it."""
+    clock = Clock()
+    folder = LocalStores([str(store)], (), clock).folder(NODE, ClusterPath.of(["run"]))
+    assert folder is not None
+    (store / ".granum" / "node-id").write_text("id-2\n")
+    clock.advance(0.9)
+    assert folder.want("f") is not None
+    clock.advance(0.2)
+    assert folder.want("f") is None
+
+
+def test_a_folder_comes_back_with_its_store(store: Path) -> None:
+    clock = Clock()
+    folder = LocalStores([str(store)], (), clock).folder(NODE, ClusterPath.of(["run"]))
+    assert folder is not None
+    store.rename(store.with_name("unmounted"))
+    clock.advance(1.1)
+    assert folder.want("f") is None
+    store.with_name("unmounted").rename(store)
+    clock.advance(5.1)
+    assert folder.want("f") is not None
+
+
+def test_a_file_that_is_shorter_than_it_was_is_left_to_the_node(store: Path) -> None:
+    folder = LocalStores([str(store)], (), Clock()).folder(NODE, ClusterPath.of(["run"]))
+    assert folder is not None
+    wanted = folder.want("f")
+    assert wanted is not None
+    os.truncate(store / "run" / "f", 3)
+    assert wanted.read() is None
+
+
+@pytest.mark.parametrize("spoil", [None, link_file, make_fifo, make_directory, remove, link_node_id, link_directory])
+def test_nothing_stays_open(store: Path, spoil: Any) -> None:
+    (store / "secret").write_bytes(b"secret")
+    if spoil is not None:
+        spoil(store)
+    gc.collect()
+    before = set(os.listdir("/proc/self/fd"))
+    folder_read(store)
+    assert set(os.listdir("/proc/self/fd")) == before

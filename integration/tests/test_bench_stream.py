@@ -17,7 +17,7 @@ import pytest
 
 from granum.wire import frame
 from integration.bench import stream_report
-from integration.bench.fleets import Sink, Sweeper
+from integration.bench.fleets import Fleet, Sink, Sweeper
 from integration.bench.peers import Granum, Mode
 from integration.bench.stream import chosen
 from integration.bench.stream_cells import (
@@ -30,7 +30,7 @@ from integration.bench.stream_cells import (
     StreamResults,
     StreamSample,
 )
-from integration.bench.streams import rotated
+from integration.bench.streams import Streams, rotated
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="the sink is written in C")
 SAMPLE = StreamSample(100.0, 6.5, 0.4, 0.8, 70.0, 40.0, 0, 100)
@@ -126,6 +126,17 @@ def test_cells_are_chosen_by_their_words() -> None:
         "stream 64K sink",
         "read 8M 3 nodes",
     ]
+
+
+def test_what_is_read_is_stored_before_also_when_no_stream_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = []
+    monkeypatch.setattr(Streams, "_store", lambda _, cell, client, **options: stored.append((str(cell), client.name)))
+    streams = Streams(chosen(CELLS, ["read 64K"]), {"memory": tmp_path}, 0.01, {}, lambda _: None)
+    streams._fleets = {"relaxed": Fleet(Sink, 1, tmp_path, tmp_path), "pyme": Fleet(Sink, 1, tmp_path, tmp_path)}
+    streams._store_all(verify=False)
+    assert stored == [("read 64K 3 nodes", RELAXED), ("read 64K 3 nodes", PYME)]
 
 
 def test_every_cell_has_a_peer_of_another_program_or_a_limit() -> None:

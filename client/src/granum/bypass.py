@@ -4,7 +4,7 @@ A published file is complete and never changes, so its bytes can be read where t
 the node id that the roster knows, or when it closes that to us and root or the service says which node it is of. Paths are
 opened one name at a time and symbolic links are never followed, so what is read lies in that store. Whatever is odd (no such
 store, no permission, no regular file) is answered with None, and the caller asks the node. Files are read in a thread of the
-reactor's pool.
+reactor's pool; many of one directory, a `Folder`'s, in the thread of whoever wants them.
 """
 
 import errno
@@ -16,7 +16,7 @@ import re
 import socket
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.threads import deferToThreadPool
 
@@ -26,12 +26,16 @@ from granum.wire.paths import HIDDEN_NAME, ClusterPath
 NODE_ID_FILE = "node-id"
 SMALL_FILE_MAX = 4096  # bytes of a marker or a node id; both are one line
 RESCAN_S = 5.0  # how long a node without a local store is not looked for again
+BELIEVED_S = 1.0  # how long a folder is that of its node without another look
+WANTED_BYTES = 1 << 20  # of a file that will be read, asked of the disk; the kernel reads on by itself
 
 SYSTEM_MARKERS = "/run/granum"  # made for the service, and given to it, by root
 
 _MARKER_NAME = re.compile(r"[0-9A-Za-z-]{1,64}")  # node ids that may become file names
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: a FIFO must not hold a thread
+
+T = TypeVar("T")
 
 
 def marker_directories(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -69,31 +73,108 @@ class LocalStores:
         """Whether the store of *node* can be read on this machine."""
         return await self._with_store(node, _close) is not None
 
-    async def _with_store(self, node: Node, use: Callable[[int], bytes | None]) -> bytes | None:
+    def folder(self, node: Node, path: ClusterPath) -> "Folder | None":
+        """Return the directory *path* in the store of *node*, None when it is not to be had; blocks, for any thread."""
+        folder = Folder(lambda: self._folder(node, path), self._reactor.seconds)
+        return folder if folder.is_there() else None
+
+    async def _with_store(self, node: Node, use: Callable[[int], T | None]) -> T | None:
         """Return what *use* makes, in a thread, of a descriptor of the store of *node*; None without such a store."""
         if not self.may_hold(node):
             return None
-        pool = self._reactor.getThreadPool()
-        now = self._reactor.seconds()
-        is_local, body = await deferToThreadPool(self._reactor, pool, self._open_and, node.node_id, use)
-        if is_local:
-            self._absent.pop(node.node_id, None)
-        else:
-            self._absent[node.node_id] = now
-        return body
+        return await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._open_and, node.node_id, use)
 
-    def _open_and(self, node_id: str, use: Callable[[int], bytes | None]) -> tuple[bool, bytes | None]:
-        """Return whether there is a store of *node_id*, and what *use* makes of it, which closes it. Runs in a thread."""
+    def _folder(self, node: Node, path: ClusterPath) -> "_Descriptor | None":
+        if not self.may_hold(node):
+            return None
+        return self._open_and(node.node_id, lambda root: _folder_below(root, path.parts))
+
+    def _open_and(self, node_id: str, use: Callable[[int], T | None]) -> T | None:
+        """Return what *use* makes of the store of *node_id*, which it closes; None without one. Runs in any thread."""
         known = self._found.get(node_id)
         candidates = [(known, False)] if known is not None else []
         stores = [(store, False) for store in self._stores]
+        looked = self._reactor.seconds()
         for directory, is_vouched in (*candidates, *_marked(node_id, self._markers), *stores):
             root = _open_store(directory, node_id, is_vouched=is_vouched)
             if root is not None:
                 if not is_vouched:  # a marker is read again each time: it goes when its node does
                     self._found[node_id] = directory
-                return True, use(root)
-        return False, None
+                self._absent.pop(node_id, None)
+                return use(root)
+        self._absent[node_id] = looked
+        return None
+
+
+class _Descriptor:
+    """A descriptor that is closed when nothing refers to it any more, so that no thread closes what another one uses."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound: at exit `os` may be gone first
+        close(self.fd)
+
+
+class Wanted(_Descriptor):
+    """A file that will be read, of *size* bytes; until then the disk may bring it."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.fd = fd  # as the class above does, for less
+        self.size = size
+
+    def read(self) -> bytes | None:
+        """Return the whole of it, None when that fails; once."""
+        try:
+            body = os.read(self.fd, self.size)
+        except OSError:
+            return None
+        return body if len(body) == self.size else None
+
+
+class Folder:
+    """One directory of a store on this machine, whose files are read by name in the thread that calls.
+
+    *find* opens it when the store is believed, and is asked again once BELIEVED_S of *seconds* have passed. None stands, as
+    everywhere here, for what the node is to be asked for.
+    """
+
+    def __init__(self, find: Callable[[], _Descriptor | None], seconds: Callable[[], float]) -> None:
+        self._find = find
+        self._seconds = seconds
+        self._believed_until = float("-inf")
+        self._directory: _Descriptor | None = None
+
+    def is_there(self) -> bool:
+        """Whether the store is here, and has the directory."""
+        return self._current() is not None
+
+    def want(self, name: str) -> Wanted | None:
+        """Return the regular file *name*, opened, and let the disk begin to read it."""
+        directory = self._current()
+        if directory is None or "/" in name:
+            return None
+        try:
+            fd = os.open(name, _FILE, dir_fd=directory.fd)
+        except OSError:
+            return None
+        found = os.fstat(fd)
+        wanted = Wanted(fd, found.st_size)
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        os.posix_fadvise(fd, 0, WANTED_BYTES, os.POSIX_FADV_WILLNEED)
+        return wanted
+
+    def _current(self) -> _Descriptor | None:
+        now = self._seconds()
+        if now >= self._believed_until:
+            self._directory = self._find()
+            self._believed_until = now + BELIEVED_S
+        return self._directory
 
 
 def is_own_address(address: str) -> bool:
@@ -170,6 +251,18 @@ def _close(root: int) -> bytes:
     return b""
 
 
+def _folder_below(root: int, names: Sequence[str]) -> _Descriptor | None:
+    """Return the directory *names* below *root*, which is closed."""
+    try:
+        at = _open_directory(root, names)
+    except OSError:
+        os.close(root)
+        return None
+    if at != root:
+        os.close(root)
+    return _Descriptor(at)
+
+
 def _read_below(root: int, names: Sequence[str], start: int, length: int | None) -> bytes | None:
     """Return the part of the regular file *names* below *root*, which is closed."""
     try:
@@ -204,13 +297,8 @@ def _open_below(root: int, names: Sequence[str]) -> int:
     """Return a descriptor of the regular file *names* below *root*; OSError when a name is a link or of another kind."""
     if not names:
         raise IsADirectoryError(errno.EISDIR, "the root is a directory")
-    at = root
+    at = _open_directory(root, names[:-1])
     try:
-        for name in names[:-1]:
-            deeper = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
-            if at != root:
-                os.close(at)
-            at = deeper
         fd = os.open(names[-1], _FILE, dir_fd=at)
     finally:
         if at != root:
@@ -219,6 +307,22 @@ def _open_below(root: int, names: Sequence[str]) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file")
     return fd
+
+
+def _open_directory(root: int, names: Sequence[str]) -> int:
+    """Return a descriptor of the directory *names* below *root*, *root* itself for none; OSError when a name is a link."""
+    at = root
+    try:
+        for name in names:
+            deeper = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+            if at != root:
+                os.close(at)
+            at = deeper
+    except OSError:
+        if at != root:
+            os.close(at)
+        raise
+    return at
 
 
 def _read_small(fd: int) -> bytes:

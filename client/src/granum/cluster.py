@@ -66,8 +66,8 @@ class Cluster(Service):
         self._transfer = Transfer(reactor, answered=self._answered, failed=self._failed)
         self._directory = Directory(self._transfer, self.roster, reactor.seconds)
         marked = marker_directories(os.environ) if markers is None else markers
-        local = LocalStores(local_stores, marked, reactor) if bypass else None
-        self._reading = Reading(self._transfer, self._directory, self.roster, local)
+        self.local = LocalStores(local_stores, marked, reactor) if bypass else None
+        self._reading = Reading(self._transfer, self._directory, self.roster, self.local)
         self._writing = Writing(self._transfer, self._directory, self.roster, self.ledger, reactor.seconds)
         self._placement = self._named(placement)
         if sources is None:

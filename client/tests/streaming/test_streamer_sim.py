@@ -179,17 +179,64 @@ def test_unreceipted_puts_hold_no_more_than_the_bound() -> None:
     assert len(sim.accepted) == 30
 
 
-def test_a_put_is_refused_at_once_when_the_caller_chose_so() -> None:
-    sim = Sim(1, on_full="raise", window_puts_max=2)
-    for _ in range(2):
-        sim.put()
-    sim.clock.advance(0.01)
-    sim.put()
-    assert isinstance(sim.refused["/f2"], NodeBusy)
+def test_what_no_window_takes_is_kept_in_memory_and_refused_beyond_when_the_caller_chose_so() -> None:
+    sim = Sim(1, on_full="raise", window_puts_max=2, memory_bytes_max=5_000)
+    for _ in range(7):
+        sim.put(1000)
+        sim.clock.advance(0.01)
+    assert [node and node.key for node in sim.accepted.values()] == ["a", "a", None, None, None]
+    assert [(name, type(error)) for name, error in sim.refused.items()] == [("/f5", NodeBusy), ("/f6", NodeBusy)]
+    assert sim.streamer.outstanding == 5
     sim.run(0.1)
+    sim.put(1000)
+    assert sim.close()[0].puts == 6
+    assert list(sim.nodes["a"].files) == ["/f0", "/f1", "/f2", "/f3", "/f4", "/f7"]
+    assert sim.streamer.summary.refused == 2
+
+
+def test_a_camera_that_cannot_be_slowed_loses_nothing_while_all_nodes_are_away_for_ten_seconds() -> None:
+    sim = Sim(2, on_full="raise", window_puts_max=2)
     sim.put()
+    sim.run(0.5)
+    for node in sim.nodes.values():
+        node.is_up = False
+    for _ in range(200):
+        sim.put()
+        sim.run(0.05)
+    for node in sim.nodes.values():
+        node.is_up = True
+    sim.run(15.0)
+    assert (len(sim.accepted), sim.streamer.outstanding) == (201, 0)
+    assert sim.close()[0].puts == 201
+
+
+def test_a_put_that_was_kept_and_finds_no_node_until_patience_ends_is_named() -> None:
+    sim = Sim(1, on_full="raise", window_puts_max=1, patience=4.0)
+    sim.nodes["a"].is_frozen = True
+    for _ in range(3):
+        sim.put()
+    (error,) = sim.close()
+    assert isinstance(error, NotReceipted)
+    assert sorted(error.paths) == ["/f0", "/f1", "/f2"]
+
+
+def test_kept_puts_go_to_the_nodes_of_their_placement_in_pieces_of_the_queue() -> None:
+    sim = Sim(3, on_full="raise", placement=by_hash, window_puts_max=1)
+    for _ in range(300):
+        sim.put()
+    assert sim.close()[0].puts == 300
+    assert sim.streamer.summary.refused == 0
+
+
+def test_a_put_with_memory_of_its_own_is_accepted_at_once() -> None:
+    sim = Sim(1, on_full="raise", window_puts_max=1, memory_bytes_max=40)
+    for number in range(3):
+        assert sim.streamer.has_memory(10)
+        sim.streamer.take(ClusterPath.parse(f"/t{number}"), [b"0123456789"], number)
+    assert sim.streamer.accepted == sim.streamer.outstanding == 3
+    assert [sim.streamer.has_memory(size) for size in (10, 11)] == [True, False]
     assert sim.close()[0].puts == 3
-    assert sim.streamer.summary.refused == 1
+    assert not sim.streamer.has_memory(10)
 
 
 def test_a_placement_by_hash_waits_for_its_node() -> None:

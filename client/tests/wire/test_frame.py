@@ -440,3 +440,55 @@ def test_a_golden_file_with_changed_bytes_is_refused_or_read(name: str, draws: s
         file[draws.draw(st.integers(0, len(file) - 1))] = draws.draw(st.integers(0, 255))
     with contextlib.suppress(BadFrame):
         frame.decode(file)
+
+
+# -- one file after the other ------------------------------------------------------------------------------------------
+
+
+def outcome(decode: Callable[[bytes], Array], file: bytes) -> Any:
+    """The array as type, shape, order and bytes, or the error as text."""
+    try:
+        array = decode(file)
+    except BadFrame as error:
+        return str(error)
+    return array.dtype, array.shape, array.strides, array.flags.writeable, array.tobytes()
+
+
+few_shapes = st.sampled_from([(2, 3), (3, 2), (6,), (6, 1, 1), (2, 3, 1), (0, 3), (2, 0, 3)])
+one_of_few = st.builds(
+    lambda shape, dtype, order, numbers: written(
+        np.arange(np.prod(shape), dtype=dtype).reshape(shape, order=order), frame_number=numbers, timestamp=numbers
+    ),
+    few_shapes,
+    st.sampled_from(["u1", "<u2", "<f4"]),
+    st.sampled_from(["C", "F"]),
+    st.integers(0, 9),
+)
+small_golden = st.sampled_from([entry["file"] for entry in FRAMES if entry["bytes"] <= EVERY_CUT_BYTES]).map(golden)
+
+
+@given(st.lists(one_of_few | small_golden, min_size=1, max_size=6), st.data())
+def test_a_decoder_gives_what_decode_gives_whatever_came_before(files: list[bytes], draws: st.DataObject) -> None:
+    """Also of a file like the one before, but for one byte of its header or its length."""
+    decoder = frame.Decoder()
+    for file in files:
+        at, value = draws.draw(st.integers(0, 63)), draws.draw(st.integers(0, 255))
+        changed = file[:at] + bytes([value]) + file[at + 1 :]
+        for each in (file, changed, file, file[:-1], file, file + b"x", file):
+            assert outcome(decoder.array, each) == outcome(lambda data: frame.decode(data).array, each)
+
+
+def test_a_decoder_reads_the_header_of_frames_of_one_series_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse, parsed = pzf.parse_header, []
+
+    def noted(file: bytes) -> pzf.Header:
+        parsed.append(file)
+        return parse(file)
+
+    monkeypatch.setattr("granum.wire.frame.pzf.parse_header", noted)
+    decoder = frame.Decoder()
+    image = np.arange(6, dtype="<u2").reshape(2, 3)
+    for number in range(3):
+        file = written(image + number, frame_number=number, sequence_id=number, timestamp=number)
+        assert same(decoder.array(file), (image + number)[:, :, np.newaxis])
+    assert len(parsed) == 1

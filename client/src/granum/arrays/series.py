@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from granum.arrays.follow import POLL_S, Follow
+from granum.arrays.nearby import Nearby
 from granum.arrays.prefetch import AHEAD, AHEAD_BYTES, Prefetch
 from granum.cluster import Cluster
 from granum.locality import Locality, frame_number
@@ -30,13 +31,22 @@ TRIES_MAX = 4  # frames looked at for shape and dtype: more than one, for the fi
 
 
 @dataclass(frozen=True, slots=True)
+class _Kind:
+    """What the frames of a series are; *is_raw* is a guess from one of them, the rest holds for all."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    is_raw: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _State:
-    """What was found at one moment; *kind* is frame shape and dtype, None before there is a frame."""
+    """What was found at one moment; *kind* is None before there is a frame."""
 
     view: UnionView
     numbers: tuple[int, ...]
     metadata: dict[str, Any]
-    kind: tuple[tuple[int, ...], np.dtype[Any]] | None
+    kind: _Kind | None
 
 
 class SeriesReader:
@@ -79,12 +89,12 @@ class SeriesReader:
     @property
     def shape(self) -> tuple[int, ...]:
         """(frames, height, width), or with a depth as fourth; (0,) while no frame is there."""
-        return (len(self.numbers), *self._state.kind[0]) if self._state.kind else (0,)
+        return (len(self.numbers), *self._state.kind.shape) if self._state.kind else (0,)
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
         """The dtype of every frame, in native byte order; None while no frame is there."""
-        return self._state.kind[1] if self._state.kind else None
+        return self._state.kind.dtype if self._state.kind else None
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -132,6 +142,26 @@ class SeriesReader:
         frames.add(self.numbers if numbers is None else numbers)
         return frames
 
+    def nearby(self, numbers: Iterable[int], *, ahead: int = AHEAD) -> Nearby | None:
+        """Return the frames *numbers* for reading in the thread that calls, where they lie in stores on this machine.
+
+        None when that is off, or does not pay: compressed frames are decoded by several threads at once. May be called in
+        any thread, and blocks.
+        """
+        state, stores = self._state, self._cluster.local
+        if stores is None or state.kind is None or not state.kind.is_raw:
+            return None
+        decoder = frame.Decoder()
+
+        def decode(n: int, file: bytes) -> NDArray[Any]:
+            try:
+                array = decoder.array(file)
+            except BadFrame as error:
+                raise _named(error, self.path, state.view, n) from error
+            return self._checked(n, _image(array), state.kind)
+
+        return Nearby(stores, self.path, state.view, numbers, decode, ahead=ahead)
+
     def follow(
         self,
         *,
@@ -163,18 +193,21 @@ class SeriesReader:
     def _size(self, n: int) -> int:
         """Return the bytes that frame *n* takes here: those of its file or of its array, whichever are more."""
         entry = self._state.view.get(frame_name(n))
-        decoded = prod(self._state.kind[0]) * self._state.kind[1].itemsize if self._state.kind else 0
+        kind = self._state.kind
+        decoded = prod(kind.shape) * kind.dtype.itemsize if kind else 0
         return max(decoded, entry.size if entry is not None else 0)
 
     async def _frame(self, n: int) -> NDArray[Any]:
         state = self._state
-        array = await _array(self._cluster, self.path, state.view, n)
-        if state.kind not in {None, (array.shape, array.dtype)}:
-            assert state.kind is not None
-            shape, dtype = state.kind
+        decoded = await _decoded(self._cluster, self.path, state.view, n)
+        return self._checked(n, _image(decoded.array), state.kind)
+
+    def _checked(self, n: int, array: NDArray[Any], kind: _Kind | None) -> NDArray[Any]:
+        """Return *array*, frame *n*, when it is of *kind*."""
+        if kind is not None and (array.shape != kind.shape or array.dtype != kind.dtype):
             raise WrongFrame(
                 f"frame {n} of {self.path} has shape {array.shape} and dtype {array.dtype}; "
-                f"the series has {shape} and {dtype}"
+                f"the series has {kind.shape} and {kind.dtype}"
             )
         return array
 
@@ -184,9 +217,7 @@ class SeriesReader:
         self._state = await _look(self._cluster, self.path, view, self._state.kind)
 
 
-async def _look(
-    cluster: Cluster, path: ClusterPath, view: UnionView, kind: tuple[tuple[int, ...], np.dtype[Any]] | None
-) -> _State:
+async def _look(cluster: Cluster, path: ClusterPath, view: UnionView, kind: _Kind | None) -> _State:
     """Return what *view* of the series *path* holds; *kind* is what is known of its frames already."""
     metadata, numbers = await _found(cluster, path, view)
     if EVENTS in view and metadata.get("SizeT") != len(numbers):
@@ -224,18 +255,17 @@ async def _read_metadata(cluster: Cluster, path: ClusterPath, view: UnionView, s
     return metadata
 
 
-async def _kind(
-    cluster: Cluster, path: ClusterPath, view: UnionView, numbers: tuple[int, ...]
-) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return shape and dtype of the first frame that can be read; raises what the first one failed with."""
+async def _kind(cluster: Cluster, path: ClusterPath, view: UnionView, numbers: tuple[int, ...]) -> _Kind:
+    """Return what the first frame is that can be read; raises what the first one failed with."""
     failure: GranumError | None = None
     for n in numbers[:TRIES_MAX]:
         try:
-            array = await _array(cluster, path, view, n)
+            decoded = await _decoded(cluster, path, view, n)
         except GranumError as error:
             failure = failure or error
         else:
-            return array.shape, array.dtype
+            array = _image(decoded.array)
+            return _Kind(array.shape, array.dtype, decoded.header.compression == "raw")
     assert failure is not None
     raise failure
 
@@ -249,16 +279,24 @@ async def _file(cluster: Cluster, path: ClusterPath, view: UnionView, n: int) ->
     return await cluster.get(path / name, nodes=view.holders(name))
 
 
-async def _array(cluster: Cluster, path: ClusterPath, view: UnionView, n: int) -> NDArray[Any]:
-    """Return the array of frame *n*, without the depth of a plain image; compressed ones are decoded in a thread."""
+async def _decoded(cluster: Cluster, path: ClusterPath, view: UnionView, n: int) -> frame.Frame:
+    """Return frame *n*; compressed ones are decoded in a thread."""
     file = await _file(cluster, path, view, n)
     try:
         if pzf.parse_header(file).compression == "raw":
-            array = frame.decode(file).array
-        else:
-            reactor = cluster.reactor
-            array = (await deferToThreadPool(reactor, reactor.getThreadPool(), frame.decode, file)).array
+            return frame.decode(file)
+        reactor = cluster.reactor
+        return await deferToThreadPool(reactor, reactor.getThreadPool(), frame.decode, file)
     except BadFrame as error:
-        holders = ", ".join(node.name for node in view.holders(frame_name(n)))
-        raise BadFrame(f"frame {n}: {error}; it is in {path} on {holders}") from error
+        raise _named(error, path, view, n) from error
+
+
+def _named(error: BadFrame, path: ClusterPath, view: UnionView, n: int) -> BadFrame:
+    """Return *error*, which the file of frame *n* was read with, saying which file that is."""
+    holders = ", ".join(node.name for node in view.holders(frame_name(n)))
+    return BadFrame(f"frame {n}: {error}; it is in {path} on {holders}")
+
+
+def _image(array: NDArray[Any]) -> NDArray[Any]:
+    """Return *array* without the depth of a plain image."""
     return array[:, :, 0] if array.shape[2] == 1 else array

@@ -5,6 +5,7 @@ Thin over `granum.arrays.series`, which holds every rule. It goes on working in 
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -49,6 +50,32 @@ class Frames(Iterator[tuple[int, Array]]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class NearbyFrames(Frames):
+    """As `Frames`, where some lie in stores on this machine: those are read in the thread that iterates.
+
+    *near* is `granum.arrays.nearby.Nearby`, *begin* makes the iterator over its `elsewhere`, *ask* gets one frame by number.
+    """
+
+    def __init__(
+        self, thread: ReactorThread, near: Any, begin: Callable[[], ReactorReader], ask: Callable[[int], Array]
+    ) -> None:  # Any: as ReactorReader
+        super().__init__(thread, begin)
+        self._near = near
+        self._elsewhere = super().__next__
+        self._ask = ask
+
+    def __next__(self) -> tuple[int, Array]:
+        pair: tuple[int, Array] | None = self._near.next(self._elsewhere, self._ask)
+        if pair is None:
+            raise StopIteration
+        return pair
+
+    def close(self) -> None:
+        """Close the files, and stop what is on its way; there is nothing more after this."""
+        self._near.close()
+        super().close()
 
 
 class SeriesReader:
@@ -108,9 +135,8 @@ class SeriesReader:
 
     def frame(self, number: int) -> Array:
         """Return the frame with this *number*."""
-        reader = self._reader
-        frame: Array = self._live[0].run(lambda: reader.frame(number))
-        return frame
+        with self.frames([number]) as frames:
+            return next(frames)[1]
 
     def file(self, number: int) -> bytes:
         """Return the PZF file of the frame with this *number*, as it is stored."""
@@ -123,8 +149,18 @@ class SeriesReader:
 
         *options* are those of `granum.arrays.series.SeriesReader.frames`.
         """
-        reader = self._reader
-        return Frames(self._live[0], lambda: reader.frames(numbers, **options))
+        reader, thread = self._reader, self._live[0]
+        chosen = list(self.numbers if numbers is None else numbers)
+        near = reader.nearby(chosen, **{name: options[name] for name in ("ahead",) if name in options})
+        if near is None:
+            return Frames(thread, lambda: reader.frames(chosen, **options))
+        elsewhere = near.elsewhere
+        return NearbyFrames(
+            thread,
+            near,
+            lambda: reader.frames(elsewhere, **options),
+            lambda number: thread.run(lambda: reader.frame(number)),
+        )
 
     def follow(self, **options: Any) -> Frames:
         """Return an iterator over (number, frame) of all frames there are and of those that come, until the series is complete.
@@ -150,8 +186,7 @@ class SeriesReader:
 
     def __iter__(self) -> Iterator[Array]:
         with self.frames() as frames:
-            for _, frame in frames:
-                yield frame
+            yield from map(itemgetter(1), frames)  # holds no frame while the next one is read
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:  # noqa: FBT001
         if copy is False:

@@ -27,11 +27,14 @@ class SeriesWriter:
     def store_frame(self, number: int, frame: npt.ArrayLike, *, copy: bool = True) -> Node | None:
         """Hand over one frame; return once it is taken in, not yet with the receipt.
 
-        Returns the node whose window took it in; None when it is in the overflow or waits to be compressed.
+        Returns the node whose window took it in; None when it is in the overflow, waits to be compressed, or is kept in
+        memory, as all are with *on_full* "raise": the call then takes as long as the copy, whatever the nodes do.
 
         With *copy* off the caller promises not to change the array before `finalise`. Raises what earlier frames failed with.
         """
         array = np.asarray(frame)
+        if self._thread.is_here and self._writer.take_in(number, array, copy=copy):
+            return None
         node: Node | None = self._thread.run(lambda: self._writer.store_frame(number, array, copy=copy))
         return node
 

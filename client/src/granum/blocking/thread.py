@@ -46,6 +46,11 @@ class ReactorThread:
         self._thread = _DaemonThread(target=self.reactor.run, name="granum", kwargs={"installSignalHandlers": False})
         self._thread.start()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it runs in this process, beside the caller's thread; else `run` says what is wrong."""
+        return self._thread.is_alive()
+
     def submit(self, work: Callable[[], Deferred[T]]) -> "Future[T]":
         """Call *work* on the reactor's thread; the future gets what its Deferred fires with, or its error as it is.
 

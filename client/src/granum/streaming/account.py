@@ -150,7 +150,7 @@ class Account:
     ) -> Put:
         """Enter a put that waits; *withdraw* is called when its caller cancels it."""
         self._serial += 1
-        size = sum(memoryview(piece).nbytes for piece in pieces)
+        size = sum([piece.nbytes if type(piece) is memoryview else len(piece) for piece in pieces])
         put = Put(self._serial, path, pieces, size, number, Deferred(withdraw), now)
         self.unsettled[put.serial] = put
         return put

@@ -1,11 +1,12 @@
 """The dispatch: which put is sent next, to which node, and what happens to one for which there is no room.
 
 A put goes to the node that the placement chooses among those with room in their windows, so a slow node slows its own share
-only. Order of service: puts that came back, then those that wait, oldest first, then what lies in the overflow, which uses the
-half of each window that fresh puts leave free. A put that no node takes waits until one does; it is ended when every node has
-refused it, when no node was ever reached, or when nothing was receipted for as long as *patience* says.
+only. Order of service: puts that came back, then those that are kept in memory or wait, oldest first, then what lies in the
+overflow, which uses the half of each window that fresh puts leave free. A put that no node takes waits until one does; it is
+ended when every node has refused it, when no node was ever reached, or when nothing was receipted for as long as *patience* says.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
@@ -26,6 +27,7 @@ from granum.transfer import Receipt
 from granum.wire.errors import BadConfig, Closed, GranumError, NodeBusy, NoNode, OnSomeNodes, OverflowUnusable
 
 TICK_S = 0.25  # while something has no node: how soon a new, or returned, one is found
+LOOKED_AT_MAX = 64  # kept puts for which a node is sought at a time: thousands may be kept, each for a node of its own
 
 OnFull: TypeAlias = Literal["wait", "overflow", "raise"]
 
@@ -66,7 +68,8 @@ class Dispatch:
         self._spill: Spill | None = None
         if overflow is not None:
             self._spill = Spill(overflow, account, self._came_back, self.serve, self._not_written)
-        self._waiting: deque[Put] = deque()
+        self._kept: deque[Put] = deque()  # accepted into memory, and not sent yet
+        self._waiting: deque[Put] = deque()  # not accepted
         self._tick: IDelayedCall | None = None
         self._progress_at = float("-inf")  # when the last receipt came, or the end was announced
         # Whether no window had room for a put, and nothing has changed since: else each put would ask every lane in vain.
@@ -79,9 +82,19 @@ class Dispatch:
 
     def begin(self, put: Put) -> None:
         """Send *put*, or let it wait, or end it."""
-        if (self._waiting or self._is_full or not self._place(put)) and not self._divert(put):
+        if (self._kept or self._waiting or self._is_full or not self._place(put)) and not self._divert(put):
             self._waiting.append(put)
             self._watch()
+
+    def take(self, put: Put) -> None:
+        """Accept *put*, for which the caller found memory, and send it as soon as a window has room."""
+        self._account.accept(put)
+        if self._kept or self._waiting or self._is_full or not self._place(put):
+            self._keep(put)
+
+    def has_memory(self, size: int) -> bool:
+        """Tell, on any thread, whether a put of *size* bytes would be accepted into memory now."""
+        return not self._ended and self._account.held + size <= self._memory_bytes_max
 
     def withdraw(self, accepted: Deferred[Node | None]) -> None:
         """Forget the put whose caller cancelled *accepted*."""
@@ -108,6 +121,7 @@ class Dispatch:
         comparing = self._rerouting.end()
         ended = [comparing] if comparing is not None else []
         self._waiting.clear()
+        self._kept.clear()
         for put in tuple(self._account.unsettled.values()):
             if not put.is_accepted:
                 self._account.refuse(put, Closed("the streamer was closed before the put was sent"))
@@ -132,9 +146,9 @@ class Dispatch:
             return
         self._is_full = self._lacks_memory = False
         diverts = self._refuses or self._spill is not None
-        for queue in (self._rerouting.returned, self._waiting):
-            place = 0
-            while place < len(queue) and (not self._is_full or (diverts and queue is self._waiting)):
+        for queue in (self._rerouting.returned, self._kept, self._waiting):
+            place, most = 0, LOOKED_AT_MAX if queue is self._kept else sys.maxsize
+            while place < min(len(queue), most) and (not self._is_full or (diverts and queue is self._waiting)):
                 put = queue[place]
                 del queue[place]  # before it is sent, because its caller may then put again, or end everything
                 if self._place(put) or (queue is self._waiting and self._divert(put)):
@@ -159,8 +173,8 @@ class Dispatch:
         """Look again in a while, as long as something has no node."""
         if self._tick is None and not self._ended:
             spill = self._spill
-            is_idle = not self._waiting and not self._rerouting.returned and (spill is None or not spill.has_more)
-            if not is_idle:
+            has_more = spill is not None and spill.has_more
+            if has_more or self._waiting or self._kept or self._rerouting.returned:
                 self._tick = self._reactor.callLater(TICK_S, self._look_again)
 
     def _look_again(self) -> None:
@@ -245,7 +259,8 @@ class Dispatch:
         if put.refused and here and all(lane.node.key in put.refused for lane in here):
             causes = {node.name: cause for node, cause in put.refused.values()}
             raise OnSomeNodes(f"{put.path} is refused by every node", causes)
-        if not self.lanes.were_reached or now - max(put.since, self._progress_at) >= self._patience:
+        has_hope = self.lanes.were_reached or put.is_accepted  # else a wrong address would show after patience only
+        if not has_hope or now - max(put.since, self._progress_at) >= self._patience:
             causes = {lane.node.name: lane.cause for lane in self.lanes if lane.cause is not None}
             raise OnSomeNodes(f"{put.path} was not sent: no node takes puts at the moment", causes)
 
@@ -255,11 +270,21 @@ class Dispatch:
         if spill is not None:
             spill.append(put)
             return True
+        if self._refuses and self._spill is None and self._fits(put):
+            self._account.accept(put)
+            self._keep(put)
+            put.accepted.callback(None)  # last: the caller may put again
+            return True
         if self._refuses:
             self._account.refused += 1
             self._account.refuse(put, NodeBusy(f"{put.path} was refused: nothing has room for it now"))
             return True
         return False
+
+    def _keep(self, put: Put) -> None:
+        """Keep *put*, accepted, in memory until a window has room."""
+        self._kept.append(put)
+        self._watch()
 
     def _not_written(self, put: Put, error: BaseException) -> None:
         """Do with *put*, for which the overflow turned out to have no room, what the caller chose for that."""
@@ -287,7 +312,8 @@ class Dispatch:
             self.lanes.changed()
         put.lane_key, put.sent_at = lane.node.key, self._reactor.seconds()
         outcome = lane.channel.put(put.path, put.pieces, put.digest)
-        outcome.addCallbacks(self._receipted, self._failed, (put, lane), {}, (put, lane), {})
+        of = (put, lane)
+        outcome.addCallbacks(self._receipted, self._failed, callbackArgs=of, errbackArgs=of)
         if is_first:
             if self._was_last and not lane.room(put.size):
                 self._is_full = True  # as the next put would find out
@@ -316,12 +342,18 @@ class Dispatch:
             self._spill.delivered(put)
         self._on_receipt(receipt)
         self._account.receipt(put, receipt)
-        if self._waiting or self._rerouting.returned or self._rerouting.has_homing or self._spill is not None:
+        if self._has_queue:
             # Receipts come in batches, and behind the first of one the window is full again.
             if lane.room(0) or self._lacks_memory:
                 self.serve()
         else:
             self._is_full = False
+
+    @property
+    def _has_queue(self) -> bool:
+        rerouting = self._rerouting
+        waits = self._kept or self._waiting or rerouting.returned
+        return bool(waits) or rerouting.has_homing or self._spill is not None
 
     def _failed(self, failure: Failure, put: Put, lane: Lane) -> None:
         assert failure.value is not None

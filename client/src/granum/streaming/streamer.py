@@ -1,8 +1,9 @@
 """The streamer: puts of one program to all nodes, with back-pressure, until each has its receipt.
 
-What the caller sees when nothing has room is his choice, *on_full*: "wait"; "raise", which refuses the put with NodeBusy; or
-"overflow", to the local disk. What was accepted is sent until a node receipts it; what then has none is named by `close`. The
-streamer knows neither series nor frames, only files and their numbers; how they travel is the matter of `dispatch`.
+What the caller sees when no window has room is his choice, *on_full*: "wait"; "raise", which keeps the put in memory, and
+refuses it with NodeBusy when that is full; or "overflow", to the local disk. What was accepted is sent until a node receipts it;
+what then has none is named by `close`. The streamer knows neither series nor frames, only files and their numbers; how they
+travel is the matter of `dispatch`.
 """
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -34,7 +35,8 @@ class Streamer:
 
     *reactor* connects and keeps time. *ledger* is told where each put goes; *placement* reads it to choose. The window of
     each channel adapts below *window_bytes_max* and *window_puts_max*; all unreceipted puts together hold *memory_bytes_max*.
-    *pending_max* puts may wait for room in all. With *on_full* "overflow", what no window takes goes to *overflow*; when that
+    *pending_max* puts may wait for room in all. With *on_full* "raise" what no window takes is accepted as long as it fits into
+    *memory_bytes_max*, and refused then. With *on_full* "overflow", what no window takes goes to *overflow*; when that
     is full too, puts do as *overflow_full* says. *patience* is for how many seconds a put may be without a node to try.
     *on_receipt* is told each receipt.
     """
@@ -86,7 +88,7 @@ class Streamer:
 
     @property
     def accepted(self) -> int:
-        """The number of puts that have entered a window or the overflow: receipted + failed + outstanding + overflowed."""
+        """The number of puts that were taken in: receipted + failed + outstanding + overflowed."""
         return self._account.accepted
 
     @property
@@ -117,10 +119,10 @@ class Streamer:
     def put(self, path: ClusterPath, pieces: Iterable[Piece], number: int | None = None) -> Deferred[Node | None]:
         """Stream a file made of *pieces*, which must not change until its receipt; *number* is for placement.
 
-        Fires when the put is accepted: with its node, though it may end on another, or None when it went to the overflow;
-        wait for it before the next put, that is the back-pressure. Fails when the put was not accepted: Closed, NodeBusy
-        when too many wait or nothing has room, OnSomeNodes when no node takes puts, NotReceipted when FAILED_MAX have
-        failed. Cancelling withdraws a put that still waits.
+        Fires when the put is accepted: with its node, though it may end on another, or None when it went to the overflow or
+        is kept in memory; wait for it before the next put, that is the back-pressure. Fails when the put was not accepted:
+        Closed, NodeBusy when too many wait or nothing has room, OnSomeNodes when no node takes puts, NotReceipted when
+        FAILED_MAX have failed. Cancelling withdraws a put that still waits.
         """
         if self._closed:
             return fail(Closed("the streamer is closed"))
@@ -133,6 +135,14 @@ class Streamer:
         put = account.begin(path, tuple(pieces), number, self._reactor.seconds(), self._dispatch.withdraw)
         self._dispatch.begin(put)
         return put.accepted
+
+    def has_memory(self, size: int) -> bool:
+        """Tell, on any thread, whether `take` would be in bounds with *size* bytes, and nothing has gone wrong so far."""
+        return not (self._closed or self._account.failed) and self._dispatch.has_memory(size)
+
+    def take(self, path: ClusterPath, pieces: Sequence[Piece], number: int | None = None) -> None:
+        """Stream a file as `put` does, accepted as it is: the caller has asked `has_memory`."""
+        self._dispatch.take(self._account.begin(path, pieces, number, self._reactor.seconds()))
 
     def flush(self) -> Deferred[None]:
         """Fire when every put so far has its receipt; fails with NotReceipted when any put ever failed."""

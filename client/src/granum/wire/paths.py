@@ -27,6 +27,7 @@ _PERCENT = re.compile(rb"%(?:([0-9A-Fa-f]{2})|)")
 _ABSOLUTE_FORM = re.compile(rb"(?i)http://[^/?#]*")
 # A target that says what it means, as nearly all do: letters, digits and a few signs, no name that begins with '.' or '__'.
 _PLAIN_TARGET = re.compile(rb"(?!/__)(?:/[0-9A-Za-z_~=+,@-][0-9A-Za-z_.~=+,@-]{0,254}){1,64}")
+_UNRESERVED = re.compile(r"[0-9A-Za-z_.~/-]+")  # what quoting leaves as it is, in paths whose names have no '/'
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -85,7 +86,9 @@ class ClusterPath:
 
     def target(self, *, directory: bool = False) -> str:
         """Return the percent-encoded HTTP request target; with a final slash when *directory*."""
-        text = "/" + "/".join(quote(part, safe="") for part in self.parts)
+        text = "/" + "/".join(self.parts)
+        if not _UNRESERVED.fullmatch(text):
+            text = "/" + "/".join(quote(part, safe="") for part in self.parts)
         return text + "/" if directory and self.parts else text
 
 

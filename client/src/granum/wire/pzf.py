@@ -36,6 +36,8 @@ _MAGIC = b"BD"
 # magic, version, sample type, compression, quantisation, order, reserved, sequence id, frame number, width, height,
 # depth, timestamp, quantisation offset and scale
 _LEGACY = struct.Struct("<2s4BcBqIIIIQff")
+_SEQUENCE_ID_AT, _SHAPE_AT, _TIMESTAMP_AT, _QUANTISATION_AT = 8, 20, 32, 40  # bytes of _LEGACY before each
+_FRAME_NUMBER_AT = 16
 _DATA_OFFSET = struct.Struct("<I12x")
 _CHUNK_COUNT = struct.Struct("<H")
 _CHUNK = struct.Struct("<II")  # length of the stream, length of what it holds
@@ -122,6 +124,11 @@ class Header:
         ) + _DATA_OFFSET.pack(HEADER_BYTES)
 
 
+def renumbered(header: bytes, frame_number: int) -> bytes:
+    """Return what `Header.pack` makes, *header*, for the frame *frame_number* of the same series; 0 to 2**32 - 1."""
+    return header[:_FRAME_NUMBER_AT] + frame_number.to_bytes(4, "little") + header[_FRAME_NUMBER_AT + 4 :]
+
+
 def parse_header(data: Bytes) -> Header:
     """Return the header that *data*, a PZF file from its first byte on, begins with.
 
@@ -162,6 +169,14 @@ def parse_header(data: Bytes) -> Header:
             f"the header promises a frame of {width:,} x {height:,} x {depth:,} samples; no array is that long"
         )
     return header
+
+
+def kind(data: bytes) -> bytes:
+    """Return what the header of the file *data* says of its samples, and nothing of which frame they are.
+
+    Of two files of one length and kind, of which one is raw and whole, the samples have one type, shape, order and place.
+    """
+    return data[:_SEQUENCE_ID_AT] + data[_SHAPE_AT:_TIMESTAMP_AT] + data[_QUANTISATION_AT:HEADER_BYTES]
 
 
 def payload(header: Header, data: Bytes) -> bytes | memoryview:
