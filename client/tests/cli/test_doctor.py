@@ -60,6 +60,7 @@ def named(node: NodeProcess) -> str:
 
 def test_all_is_well_and_nothing_is_stored(granum: Granum, lab: ProcessLab) -> None:
     """The question whether puts are taken leaves nothing behind."""
+    before = [ask(node, "GET", "/") for node in lab.nodes]
     done = granum.run("doctor")
     assert (done.returncode, done.stderr) == (0, "")
     said = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
@@ -69,8 +70,7 @@ def test_all_is_well_and_nothing_is_stored(granum: Granum, lab: ProcessLab) -> N
     }
     assert ["ok", "addresses", "2 nodes found, each answers where it says"] in said
     assert ["ok", "puts", "puts of this machine are taken by 2 nodes"] in said
-    for node in lab.nodes:
-        assert ask(node, "GET", "/") == b"{}"
+    assert [ask(node, "GET", "/") for node in lab.nodes] == before
 
 
 def test_without_any_node_it_says_so_and_fails(tmp_path: Path) -> None:
