@@ -202,6 +202,7 @@ class Scene:
         self.now_s = 0.0
         monkeypatch.setattr(watchdog, "probe", lambda branch: self.answers[branch.name])
         monkeypatch.setattr(watchdog.Watchdog, "_mounted", staticmethod(lambda: set(self.mounted)))
+        monkeypatch.setattr(watchdog, "interrupt", lambda path: self.done.append(f"interrupt {path}"))
         monkeypatch.setattr(watchdog, "detach", self._detach)
         monkeypatch.setattr(watchdog, "lock_mount_point", lambda path: None)
         monkeypatch.setattr(watchdog, "systemctl", lambda *words: self.done.append(" ".join(words)))
@@ -252,10 +253,12 @@ def test_a_quiet_round_does_nothing(scene: Scene) -> None:
     assert scene.rounds(3) == []
 
 
-def test_a_dead_branch_is_detached_before_the_union_is_spoken_to(scene: Scene) -> None:
-    """The other way round, the union might be waiting for the dead node and not answer."""
+def test_calls_into_a_dead_branch_fail_before_the_union_is_spoken_to_and_it_is_detached_behind_that(
+    scene: Scene,
+) -> None:
+    """The union might be waiting for the dead node and not answer; and what it still lists, new calls still reach."""
     scene.answers["n1"] = False
-    assert scene.rounds(2) == ["detach /branches/n1", "/base=RO:/branches/n2=RO"]
+    assert scene.rounds(2) == ["interrupt /branches/n1", "/base=RO:/branches/n2=RO", "detach /branches/n1"]
 
 
 def test_a_node_that_is_back_is_mounted_again_and_added_in_its_old_place(scene: Scene) -> None:
@@ -305,7 +308,7 @@ def test_a_union_with_fixed_branches_is_served_by_mounts_alone(monkeypatch: pyte
     scene = Scene(monkeypatch, tmp_path, control="")
     scene.mounted = {"/branches/n1", "/branches/n2"}
     scene.answers["n1"] = False
-    assert scene.rounds(2) == ["detach /branches/n1"]
+    assert scene.rounds(2) == ["interrupt /branches/n1", "detach /branches/n1"]
     assert "granum_union_branches_up 1\n" in scene.metrics.read_text()
 
 

@@ -33,6 +33,8 @@ REMOUNT_S = 5.0  # between two attempts to mount a branch
 METRICS_S = 10.0  # the oldest that the metrics get while nothing changes
 PROBES = 32  # nodes asked at once
 
+INTERRUPTIONS, INTERRUPTION_S = 10, 0.1  # of the calls into a dead mount, before it is detached
+
 BRANCHES = "user.mergerfs.branches"  # of mergerfs' control file: the branches, as a list with colons
 NFS_PROGRAM, NFS_VERSION = 100003, 4
 MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8  # umount(2)
@@ -153,13 +155,33 @@ def probe(branch: Branch) -> bool:
     return False
 
 
-def detach(path: str) -> None:
-    """Take the mount at *path* away at once and let every call that waits for it fail.
+def interrupt(path: str) -> None:
+    """Let every call fail that waits for the mount at *path* now; take the mount away when nobody uses it.
 
     umount(8) looks at the path first, and that look would wait for the dead node.
     """
+    _unmount(path, MNT_FORCE, harmless=errno.EBUSY)
+
+
+def detach(path: str) -> None:
+    """Take the mount at *path* away.
+
+    Who was let go goes on with its next call to the dead node, and a listing makes several, so calls are failed again and
+    again before the mount loses its name: what waits in it behind that, nothing reaches.
+    """
+    for _ in range(INTERRUPTIONS):
+        interrupt(path)
+        time.sleep(INTERRUPTION_S)
+    _unmount(path, MNT_FORCE | MNT_DETACH)
+
+
+def _unmount(path: str, flags: int, harmless: int = 0) -> None:
+    """Call umount(2); that nothing is mounted there any more is no error."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(os.fsencode(path), MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW) != 0:
+    if libc.umount2(os.fsencode(path), flags | UMOUNT_NOFOLLOW) != 0 and ctypes.get_errno() not in {
+        harmless,
+        errno.EINVAL,
+    }:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
 
 
@@ -217,7 +239,9 @@ class Watchdog:
         mounted = self._mounted()
         for branch, health in self.health.items():
             if health.alive is False and branch.path in mounted:
-                self._attempt(detach, branch.path)  # before the union is spoken to: its threads may wait for this node
+                self._attempt(
+                    interrupt, branch.path
+                )  # before the union is spoken to: its threads may wait for this node
             elif health.alive and branch.path not in mounted and self._due(branch.unit, now_s):
                 self._attempt(lock_mount_point, branch.path)
                 systemctl("start", branch.unit)
@@ -226,6 +250,9 @@ class Watchdog:
             branch for branch, health in self.health.items() if branch.path in mounted and health.alive is not False
         ]
         listed = self._list([branch.path for branch in shown], now_s)
+        for branch, health in self.health.items():
+            if health.alive is False and branch.path in mounted:
+                self._attempt(detach, branch.path)  # behind the list, or new calls would go on reaching it
         self._measure({branch.name: listed and branch in shown for branch in self.health}, now_s)
 
     def _list(self, paths: Sequence[str], now_s: float) -> bool:
