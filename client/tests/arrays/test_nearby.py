@@ -1,6 +1,8 @@
 """Frames in stores on this machine are read there, in their place among the others, and only when they are the right ones."""
 
+import gc
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -233,6 +235,36 @@ def test_a_compressed_frame_among_others_is_decoded_all_the_same(lab: Lab) -> No
         lab.holds(0, n, pzf(n, compression="huffman") if n == 1 else None)
     with lab.series(0) as series:
         assert numbers_in(series.frames()) == [(0, 0), (1, 1), (2, 2)]
+
+
+def open_frames() -> list[str]:
+    """The names of the frames that this process has open."""
+    found = (Path(f"/proc/self/fd/{fd}").resolve().name for fd in os.listdir("/proc/self/fd"))
+    return [name for name in found if name.endswith(".pzf")]
+
+
+def test_an_iterator_that_is_dropped_leaves_nothing_open(lab: Lab) -> None:
+    for n in range(20):
+        lab.holds(0, n)
+    with lab.series(0) as series:
+        gc.collect()
+        gc.disable()
+        try:
+            frames = series.frames()
+            next(frames)
+            assert open_frames() != []
+            del frames
+            assert open_frames() == []
+        finally:
+            gc.enable()
+
+
+def test_however_many_are_wanted_ahead_descriptors_are_left_for_others(lab: Lab) -> None:
+    for n in range(40):
+        lab.holds(0, n)
+    with lab.series(0) as series, series.frames(ahead=1000) as frames:
+        next(frames)
+        assert len(open_frames()) == 15
 
 
 def near(lab: Lab, count: int, decode: Callable[[int, bytes], Array], ahead: int) -> Nearby:

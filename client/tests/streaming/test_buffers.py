@@ -1,5 +1,7 @@
 """Copies of frames lie in memory that is used again, and never while anything refers to it."""
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -75,6 +77,38 @@ def test_memory_may_be_prepared_before_the_first_copy() -> None:
     assert kept.copied(IMAGE).ctypes.data in ready
     kept.prepare(1000)  # so small that the allocator keeps it
     assert not kept._touching.locked()
+
+
+def test_a_copy_is_made_though_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    kept = Buffers()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        assert np.array_equal(kept.copied(IMAGE), IMAGE)
+    kept.prepare(IMAGE.nbytes)
+    with kept._touching:
+        assert kept.free
+
+
+def test_what_is_touched_while_it_ends_is_given_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_touching, may_go = threading.Event(), threading.Event()
+
+    def empty(size: int, dtype: str) -> NDArray[np.uint8]:
+        is_touching.set()
+        may_go.wait()
+        return np.zeros(size, dtype)
+
+    kept = Buffers()
+    with monkeypatch.context() as patched:
+        patched.setattr(buffers.np, "empty", empty)
+        kept.prepare(IMAGE.nbytes)
+        is_touching.wait()
+        kept.end()
+        may_go.set()
+        with kept._touching:
+            assert not kept.free
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=60))

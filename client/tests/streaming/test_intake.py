@@ -68,6 +68,22 @@ def test_closing_takes_what_was_added_and_nothing_is_added_behind_it() -> None:
     assert memory.taken == ["a"]
 
 
+def test_a_camera_that_hands_over_faster_than_is_taken_does_not_hold_the_reactor() -> None:
+    taken: list[int] = []
+    reactor = Reactor()
+
+    def take(item: int) -> None:
+        taken.append(item)
+        if item < 100:
+            intake.add(item + 1, 0)
+
+    intake: Intake[int] = Intake(reactor, lambda _: True, take)
+    intake.add(0, 0)
+    for count in (1, 2, 3):
+        reactor.turn()
+        assert taken == list(range(count))
+
+
 def test_nothing_is_lost_or_doubled_between_threads() -> None:
     taken: list[int] = []
     reactor = Reactor()

@@ -239,6 +239,24 @@ def test_a_put_with_memory_of_its_own_is_accepted_at_once() -> None:
     assert not sim.streamer.has_memory(10)
 
 
+def test_small_puts_are_kept_as_long_as_they_themselves_fit_into_memory() -> None:
+    sim = Sim(1, on_full="raise", window_puts_max=1, memory_bytes_max=8 << 20)
+    sim.nodes["a"].is_frozen = True
+    for _ in range(2200):
+        sim.put(10)
+    assert (len(sim.refused), sim.streamer.summary.refused) == (2200 - 2048, 2200 - 2048)
+    assert not sim.streamer.has_memory(10)
+
+
+def test_an_on_receipt_that_fails_keeps_no_put_from_its_end() -> None:
+    def fails(_: object) -> None:
+        raise ZeroDivisionError
+
+    sim = Sim(1, on_receipt=fails)
+    sim.put()
+    assert sim.close()[0].puts == 1
+
+
 def test_a_placement_by_hash_waits_for_its_node() -> None:
     sim = Sim(3, placement=by_hash, window_puts_max=1)
     for _ in range(30):

@@ -1,6 +1,7 @@
 """A camera that cannot be slowed hands its frames to memory: its calls wait for nobody, and nothing is lost in silence."""
 
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -133,6 +134,24 @@ def test_a_frame_that_was_taken_in_and_then_has_no_node_is_named(
     assert "/run.pcs/frame00001.pzf" in caught.value.paths
 
 
+@pytest.mark.parametrize("end", ["finalise", "abort"])
+def test_a_series_that_has_ended_keeps_no_memory(cluster: blocking.Cluster, end: str) -> None:
+    image = np.ones((512, 512), "u2")
+    series = cluster.create_series("run", on_full="raise")
+    tracemalloc.start()
+    try:
+        with busy_reactor():
+            for number in range(20):
+                series.store_frame(number, image)
+        getattr(series, end)()
+        with series._writer._frames._buffers._touching:  # until the thread that prepares has seen the end
+            pass
+        arrays = [trace for trace in tracemalloc.take_snapshot().traces if trace.domain == np.lib.tracemalloc_domain]
+        assert [trace.size for trace in arrays if trace.size >= image.nbytes] == []
+    finally:
+        tracemalloc.stop()
+
+
 def test_an_abort_ends_what_was_just_handed_over(cluster: blocking.Cluster, memory: MemoryCluster) -> None:
     series = cluster.create_series("run", on_full="raise")
     with busy_reactor():
@@ -166,6 +185,39 @@ def test_threads_share_a_series(cluster: blocking.Cluster, memory: MemoryCluster
     assert sorted(taken) == list(range(100))
     assert series.finalise().puts == 100
     assert all((image == IMAGE + int(name[-9:-4])).all() for name, image in stored(memory).items())
+
+
+def test_a_frame_that_comes_too_late_is_not_counted_in_the_metadata(
+    cluster: blocking.Cluster, memory: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = cluster.create_series("run", on_full="raise")
+    series.store_frame(0, IMAGE)
+    is_copying, may_go = threading.Event(), threading.Event()
+
+    def copied(_: Any, samples: Any) -> Any:
+        is_copying.set()
+        may_go.wait()
+        return samples.copy()
+
+    monkeypatch.setattr("granum.streaming.frames.Frames.copied", copied)
+    told: list[BaseException] = []
+
+    def film() -> None:
+        try:
+            series.store_frame(1, IMAGE)
+        except Closed as error:
+            told.append(error)
+
+    filming = threading.Thread(target=film)
+    filming.start()
+    is_copying.wait()
+    try:
+        assert series.finalise().puts == 1
+    finally:
+        may_go.set()
+        filming.join()
+    assert len(told) == 1
+    assert cluster.series("/run").metadata["SizeT"] == 1
 
 
 def test_a_caller_who_waits_for_room_is_told_the_node(cluster: blocking.Cluster) -> None:

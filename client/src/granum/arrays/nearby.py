@@ -21,7 +21,7 @@ Array: TypeAlias = NDArray[Any]  # Any: the dtype of the series
 
 
 class Nearby:
-    """The frames *numbers* of the series *path*, in that order, at most *ahead* of them opened.
+    """The frames *numbers* of the series *path*, in that order, at most *ahead* of them, and never more than AHEAD, opened.
 
     *view* shows who holds each, *stores* are those of this machine; *decode* is given number and file of a frame. `elsewhere`
     are the numbers, in their order, of the frames that are not here.
@@ -53,7 +53,7 @@ class Nearby:
         self.elsewhere = [n for n, _, folder in self._left if folder is None]
         self._wanted: deque[tuple[int, Folder | None, Wanted | None]] = deque()
         self._decode = decode
-        self._ahead = max(ahead, 1)
+        self._ahead = min(max(ahead, 1), AHEAD)  # descriptors are few, whatever was asked for
 
     def next(self, elsewhere: Callable[[], tuple[int, Array]], ask: Callable[[int], Array]) -> tuple[int, Array] | None:
         """Return the next pair, None at the end.

@@ -63,11 +63,10 @@ class NearbyFrames(Frames):
     ) -> None:  # Any: as ReactorReader
         super().__init__(thread, begin)
         self._near = near
-        self._elsewhere = super().__next__
         self._ask = ask
 
     def __next__(self) -> tuple[int, Array]:
-        pair: tuple[int, Array] | None = self._near.next(self._elsewhere, self._ask)
+        pair: tuple[int, Array] | None = self._near.next(super().__next__, self._ask)
         if pair is None:
             raise StopIteration
         return pair

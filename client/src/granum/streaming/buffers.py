@@ -49,7 +49,15 @@ class Buffers:
     def prepare(self, size: int) -> None:
         """Begin to touch memory for copies of *size* bytes, in a thread of its own."""
         if size >= REUSED_BYTES_MIN and self._touching.acquire(blocking=False):
-            threading.Thread(target=self._touch, args=(size,), name="granum-buffers", daemon=True).start()
+            try:
+                threading.Thread(target=self._touch, args=(size,), name="granum-buffers", daemon=True).start()
+            except RuntimeError:  # no more threads are to be had: then copies meet fresh memory
+                self._touching.release()
+
+    def end(self) -> None:
+        """Give the memory back that nobody uses, and touch no more ahead."""
+        self._ahead_bytes = 0
+        self.free.clear()
 
     def _touch(self, size: int) -> None:
         try:
@@ -57,6 +65,8 @@ class Buffers:
                 memory = np.empty(size, "u1")
                 memory.fill(0)
                 self.free.appendleft(memory)
+            if not self._ahead_bytes:  # it has ended meanwhile
+                self.free.clear()
         finally:
             self._touching.release()
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from granum.placement import AnyPlacement, Ledger, SpaceAware, choose, least_recently_written
@@ -28,6 +29,10 @@ from granum.wire.errors import BadConfig, Closed, GranumError, NodeBusy, NoNode,
 
 TICK_S = 0.25  # while something has no node: how soon a new, or returned, one is found
 LOOKED_AT_MAX = 64  # kept puts for which a node is sought at a time: thousands may be kept, each for a node of its own
+PUT_BYTES_MIN = 4096  # of memory for each put that is kept: it takes 1.5 KiB of objects beside its file
+KEPT_MIN = 1024  # puts that may be kept however little memory there is
+
+_log = Logger()
 
 OnFull: TypeAlias = Literal["wait", "overflow", "raise"]
 
@@ -61,6 +66,7 @@ class Dispatch:
         # Other placements mean their choice: a put waits for its node rather than go where nobody looks for it.
         self._spills = placement is least_recently_written or isinstance(placement, SpaceAware)
         self._memory_bytes_max = memory_bytes_max
+        self._puts_max = max(memory_bytes_max // PUT_BYTES_MIN, KEPT_MIN)
         self._refuses = on_full == "raise"
         self._patience = patience
         self._on_receipt = on_receipt
@@ -94,7 +100,8 @@ class Dispatch:
 
     def has_memory(self, size: int) -> bool:
         """Tell, on any thread, whether a put of *size* bytes would be accepted into memory now."""
-        return not self._ended and self._account.held + size <= self._memory_bytes_max
+        held, puts = self._account.held + size, len(self._account.unsettled) + 1
+        return not self._ended and held <= self._memory_bytes_max and puts <= self._puts_max
 
     def withdraw(self, accepted: Deferred[Node | None]) -> None:
         """Forget the put whose caller cancelled *accepted*."""
@@ -270,7 +277,8 @@ class Dispatch:
         if spill is not None:
             spill.append(put)
             return True
-        if self._refuses and self._spill is None and self._fits(put):
+        has_memory = self._fits(put) and len(self._account.unsettled) <= self._puts_max
+        if self._refuses and self._spill is None and has_memory:
             self._account.accept(put)
             self._keep(put)
             put.accepted.callback(None)  # last: the caller may put again
@@ -340,7 +348,10 @@ class Dispatch:
         lane.receipt(now - put.sent_at)
         if put.record and self._spill is not None:
             self._spill.delivered(put)
-        self._on_receipt(receipt)
+        try:
+            self._on_receipt(receipt)
+        except Exception:  # noqa: BLE001 - of the program; the put has its receipt all the same
+            _log.failure("on_receipt failed for {path}", path=receipt.path)
         self._account.receipt(put, receipt)
         if self._has_queue:
             # Receipts come in batches, and behind the first of one the window is full again.

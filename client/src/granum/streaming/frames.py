@@ -56,9 +56,6 @@ class Frames:
         self._buffers = Buffers()
         self._heads: dict[tuple[Any, ...], bytes] = {}  # of raw files, by what they say but for the number
 
-    def __len__(self) -> int:
-        return len(self._numbers)
-
     def path(self, number: int) -> ClusterPath:
         """Return the path of frame *number*."""
         return ClusterPath((*self.directory.parts, frame_name(number)))
@@ -88,6 +85,10 @@ class Frames:
     def copied(self, samples: NDArray[Any]) -> NDArray[Any]:
         """Return a copy of *samples* in native byte order."""
         return self._buffers.copied(samples)
+
+    def end(self) -> None:
+        """Give back the memory for copies: no more are made."""
+        self._buffers.end()
 
     def encoded(self, number: int, samples: NDArray[Any]) -> Sequence[bytes | memoryview]:
         """Return the pieces of the file of frame *number*; raw samples are a view, of native *samples* of the series."""

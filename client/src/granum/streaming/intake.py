@@ -43,10 +43,9 @@ class Intake(Generic[Item]):
             self._reserved -= size
 
     def add(self, item: Item, size: int) -> bool:
-        """Hand over *item*, for which *size* bytes were reserved; False, with these given back, when `close` came first."""
+        """Hand over *item*, for which *size* bytes were reserved; False, with nothing done, when `close` came first."""
         with self._lock:
             if self._is_closed:
-                self._reserved -= size
                 return False
             self._queue.append((item, size))
             wakes, self._is_woken = not self._is_woken, True
@@ -61,8 +60,9 @@ class Intake(Generic[Item]):
         self._drain()
 
     def _drain(self) -> None:
-        self._is_woken = False  # before the queue is looked at: what is added from now on wakes again
-        while self._queue:
+        with self._lock:  # with what is there: what is added from now on wakes again
+            self._is_woken, count = False, len(self._queue)
+        for _ in range(count):  # not what comes meanwhile: with a fast camera nothing would be sent
             item, size = self._queue.popleft()
             self._take(item)  # which counts its memory, so that at no moment it counts nowhere
             self.give_back(size)

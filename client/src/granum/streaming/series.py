@@ -80,6 +80,7 @@ class SeriesWriter:
         if keeps:
             frames.prepare()
         self._not_put: dict[str, BaseException] = {}  # frames encoded ahead that the streamer then did not accept
+        self._taken = 0  # frames that the streamer took: not each that is claimed
         self._pending = self._pending_bytes = 0  # frames that were handed over and are not in a window yet
         self._drained: Deferred[None] | None = None
         self._closed = False
@@ -260,6 +261,7 @@ class SeriesWriter:
         return Deferred.fromCoroutine(encode_and_put())
 
     def _put_in(self, node: Node | None, size: int) -> Node | None:
+        self._taken += 1
         self._not_pending(size)
         return node
 
@@ -281,6 +283,7 @@ class SeriesWriter:
 
     def _take(self, claimed: _Claimed) -> None:
         number, pieces = claimed
+        self._taken += 1
         self._streamer.take(self._frames.path(number), pieces, number)
 
     # -- the end ------------------------------------------------------------------------------------------------------
@@ -293,7 +296,7 @@ class SeriesWriter:
         summary, self._to_mark = self._to_mark, None  # taken, because one finalise at a time is enough
         if summary is None:
             summary = await self._receipted()
-        final = {**self._metadata, "SizeT": len(self._frames), **added, "imageID": self.image_id}
+        final = {**self._metadata, "SizeT": self._taken, **added, "imageID": self.image_id}
         try:
             await self._mark.set(encode_metadata(final), marker, self._check_not_aborted)
         except BaseException:
@@ -317,6 +320,7 @@ class SeriesWriter:
             await self._abort()
             raise
         self._encoders.end()
+        self._frames.end()
         self._cluster.forget_listing(self.path / METADATA)
         await self._close_overflow()
         self._check_not_aborted()
@@ -343,6 +347,7 @@ class SeriesWriter:
             await self._streamer.abort()
         finally:
             self._encoders.end()
+            self._frames.end()
             self._cluster.forget_listing(self.path / METADATA)
             await self._close_overflow()
 

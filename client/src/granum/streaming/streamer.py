@@ -36,9 +36,9 @@ class Streamer:
     *reactor* connects and keeps time. *ledger* is told where each put goes; *placement* reads it to choose. The window of
     each channel adapts below *window_bytes_max* and *window_puts_max*; all unreceipted puts together hold *memory_bytes_max*.
     *pending_max* puts may wait for room in all. With *on_full* "raise" what no window takes is accepted as long as it fits into
-    *memory_bytes_max*, and refused then. With *on_full* "overflow", what no window takes goes to *overflow*; when that
-    is full too, puts do as *overflow_full* says. *patience* is for how many seconds a put may be without a node to try.
-    *on_receipt* is told each receipt.
+    *memory_bytes_max*, for which small files count as 4 KiB, and refused then. With *on_full* "overflow", what no window takes
+    goes to *overflow*; when that is full too, puts do as *overflow_full* says. *patience* is for how many seconds a put may be
+    without a node to try. *on_receipt* is told each receipt.
     """
 
     def __init__(
