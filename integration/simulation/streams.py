@@ -130,7 +130,7 @@ class Film:
 
         def taken_in(node: object) -> None:
             self.accepted[path] = Put(path, digest_of(body), len(body), invoked, invoked, Outcome.INFO)
-            if node is None and settings.compression == "raw" and not settings.refuses:  # else it is kept in memory
+            if node is None and settings.compression == "raw" and settings.options["on_full"] == "overflow":
                 self.spilled.add(path)
 
         return self.writer.store_frame(n, samples).addCallback(taken_in)
