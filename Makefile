@@ -12,7 +12,7 @@ REFUSE_OLD_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("setup:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo test coverage bench bench-node bench-stream pyme check check-docs check-deploy wheelhouse deploy-tools fuzz scoreboard scoreboard-long sim box lab-vm lock format ci clean
+.PHONY: help setup demo test coverage bench bench-node bench-stream pyme check check-docs check-deploy wheelhouse deploy-tools fuzz scoreboard scoreboard-long sim box lab-vm molecule lock format ci clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name does; do printf 'make %-16s%s\n' "$$name" "$$does"; done
@@ -81,6 +81,9 @@ box: setup  ## a box for the lab of virtual machines, from Debian packages, belo
 
 lab-vm: setup  ## ansible/ proven on virtual machines, with a table of scenarios (root; KEEP=1 leaves them up, ONLY=stream,reboot for some)
 	@$(BIN)/python -m integration.vm $(if $(KEEP),--keep) $(if $(ONLY),--only "$(ONLY)")
+
+molecule: setup  ## ansible/ proven in containers with systemd, in minutes (root; ONLY=default,gateway for some)
+	@$(BIN)/python -m integration.molecule $(if $(ONLY),--only "$(ONLY)")
 
 SEEDS := 2000
 sim: setup  ## the real client and node in simulated clusters, one from each of SEEDS seeds; what fails says how to see it again

@@ -7,7 +7,6 @@ set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:?usage: box.sh DIRECTORY}
-suite=bookworm
 image_gib=6
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -15,7 +14,7 @@ out=$(cd "$out" && pwd)
 ((EUID == 0)) || { echo "box: it takes root to make a file system with devices in it" >&2; exit 1; }
 
 # Made already, from this very recipe?
-recipe=$(cat "$here/box.sh" "$here/packages.txt" | sha256sum | cut -d' ' -f1)
+recipe=$(cat "$here/box.sh" "$here/root.sh" "$here/packages.txt" | sha256sum | cut -d' ' -f1)
 if [[ -f $out/granum.box && $(cat "$out/recipe" 2>/dev/null) == "$recipe" ]]; then
   echo "box: $out/granum.box is up to date"
   exit 0
@@ -31,41 +30,7 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-# -- the root file system: what must be done inside it --------------------------------------------------------------------
-
-key=$(dpkg -L vagrant | sed -n '\|/keys/vagrant\.pub$|p')
-cat >"$scratch/customize" <<HOOK
-#!/bin/sh
-set -eu
-root=\$1
-chroot "\$root" useradd --create-home --shell /bin/bash vagrant
-install -d -m 700 "\$root/home/vagrant/.ssh"
-install -m 600 "$key" "\$root/home/vagrant/.ssh/authorized_keys"
-chroot "\$root" sh -c "chown -R vagrant:vagrant ~vagrant"
-echo 'vagrant ALL=(ALL) NOPASSWD: ALL' >"\$root/etc/sudoers.d/vagrant"
-chmod 440 "\$root/etc/sudoers.d/vagrant"
-echo 'LABEL=root / ext4 defaults 0 1' >"\$root/etc/fstab"
-echo granum-box >"\$root/etc/hostname"
-printf '127.0.0.1 localhost\n127.0.1.1 granum-box\n' >"\$root/etc/hosts"
-: >"\$root/etc/resolv.conf"
-: >"\$root/etc/machine-id"
-printf '[Match]\nName=eth0\n[Network]\nDHCP=yes\nLinkLocalAddressing=no\n' >"\$root/etc/systemd/network/90-dhcp.network"
-echo 'UseDNS no' >"\$root/etc/ssh/sshd_config.d/lab.conf"
-chroot "\$root" systemctl enable systemd-networkd serial-getty@ttyS0
-# A machine serves what the roles say, not what happens to be installed.
-for unit in nfs-server rpcbind.service rpcbind.socket rpc-statd nfs-blkmap smbd nmbd samba-ad-dc winbind nftables \
-  e2scrub_all.timer apt-daily.timer apt-daily-upgrade.timer man-db.timer dpkg-db-backup.timer fstrim.timer; do
-  chroot "\$root" systemctl disable "\$unit" 2>/dev/null || true
-done
-HOOK
-chmod +x "$scratch/customize"
-
-echo "box: unpacking Debian $suite"
-packages=$(sed 's/#.*//' "$here/packages.txt" | xargs | tr ' ' ',')
-mmdebstrap --variant=minbase --include="$packages" --customize-hook="$scratch/customize" \
-  --aptopt='Acquire::Languages "none"' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
-  --dpkgopt='path-exclude=/usr/share/locale/*' --quiet \
-  "$suite" "$scratch/root.tar" ${GRANUM_DEBIAN_MIRROR:+"$GRANUM_DEBIAN_MIRROR"}
+"$here/root.sh" "$out"
 
 # -- the disk: one partition, and a boot loader that a BIOS starts ---------------------------------------------------------
 
@@ -77,7 +42,26 @@ loop=$(losetup --find --show --offset $((2048 * 512)) "$scratch/disk")
 mkfs.ext4 -q -L root -O '^64bit,^metadata_csum' "$loop"
 mkdir "$scratch/root"
 mount "$loop" "$scratch/root"
-tar -C "$scratch/root" --numeric-owner --xattrs --xattrs-include='*' -xf "$scratch/root.tar"
+tar -C "$scratch/root" --numeric-owner --xattrs --xattrs-include='*' -xf "$out/root.tar"
+
+# -- what vagrant's machines have that containers of the same root file system have not -----------------------------------
+
+root=$scratch/root
+key=$(dpkg -L vagrant | sed -n '\|/keys/vagrant\.pub$|p')
+chroot "$root" useradd --create-home --shell /bin/bash vagrant
+install -d -m 700 "$root/home/vagrant/.ssh"
+install -m 600 "$key" "$root/home/vagrant/.ssh/authorized_keys"
+chroot "$root" sh -c "chown -R vagrant:vagrant ~vagrant"
+echo 'vagrant ALL=(ALL) NOPASSWD: ALL' >"$root/etc/sudoers.d/vagrant"
+chmod 440 "$root/etc/sudoers.d/vagrant"
+echo 'LABEL=root / ext4 defaults 0 1' >"$root/etc/fstab"
+echo granum-box >"$root/etc/hostname"
+printf '127.0.0.1 localhost\n127.0.1.1 granum-box\n' >"$root/etc/hosts"
+printf '[Match]\nName=eth0\n[Network]\nDHCP=yes\nLinkLocalAddressing=no\n' >"$root/etc/systemd/network/90-dhcp.network"
+chroot "$root" systemctl --quiet enable systemd-networkd serial-getty@ttyS0
+
+# -- the boot loader, and the kernel for those who start it without one ----------------------------------------------------
+
 cp -L "$scratch/root/vmlinuz" "$scratch/vmlinuz"
 kernel=$(readlink "$scratch/root/vmlinuz")
 initrd=$(readlink "$scratch/root/initrd.img")
