@@ -295,7 +295,8 @@ class Wire:
         def lost() -> None:
             if producer is not None:
                 producer.stopProducing()
-            self.protocol.connectionLost(failure)
+            if self.protocol is not None:  # else it was reset before anybody here was told of it
+                self.protocol.connectionLost(failure)
 
         self._net.world.soon(self.process, lost, most_s=WAY_MIN_S)
 
@@ -487,6 +488,8 @@ class Network:
             self._wires.setdefault(wire.process, []).append(wire)
 
         def accept() -> None:
+            if far.is_lost:
+                return
             far.protocol = port.factory.buildProtocol(here)
             if far.protocol is None:
                 far.protocol = _Nobody()
