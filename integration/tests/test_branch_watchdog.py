@@ -3,6 +3,7 @@
 The role installs it as a file of its own, so it is loaded from its path.
 """
 
+import errno
 import importlib.util
 import os
 import shutil
@@ -280,6 +281,20 @@ def test_a_mount_that_fails_is_tried_every_five_seconds(scene: Scene) -> None:
         "start branches-n2.mount",
         "start branches-n2.mount",
     ]
+
+
+def test_a_mount_that_comes_before_its_mount_point_is_locked_is_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[int] = []
+
+    def read_only(descriptor: int, mode: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fchmod", read_only)
+    monkeypatch.setattr(watchdog.fcntl, "ioctl", lambda descriptor, request, flags: asked.append(request))
+    watchdog.lock_mount_point(str(tmp_path))
+    assert asked == [watchdog.FS_IOC_GETFLAGS]
 
 
 def test_a_watchdog_that_is_restarted_drops_nobody_before_it_knows(

@@ -10,7 +10,7 @@ import yaml
 from integration.vm import board, host, lab, topology
 from integration.vm.filming import differing, digests
 from integration.vm.provision import Recap, recaps
-from integration.vm.scenario_50_unit import listeners
+from integration.vm.scenario_70_unit import listeners
 
 ROOT = Path(__file__).parents[2]
 TEXT = """
@@ -61,7 +61,7 @@ def test_the_inventory_has_every_machine_in_its_group_and_the_variables_for_all(
         "clients": ["c"],
     }
     assert tree["vars"]["granum_cluster_name"] == "lab"
-    assert tree["vars"]["ansible_ssh_common_args"] == "-F /some/config"
+    assert tree["vars"]["ansible_ssh_common_args"].startswith("-F /some/config ")
 
 
 def test_packages_are_listed_one_a_line_with_comments() -> None:
@@ -124,6 +124,22 @@ def test_a_scenario_gets_no_more_time_than_the_whole_run_has_left() -> None:
 
     late = board.judge(board.Scenario("hangs", "it ends", 100, hangs), NO_LAB, left_s=0.05)
     assert late.said == "hangs took longer than 0 s"
+
+
+def test_what_tidies_up_behind_a_scenario_that_took_too_long_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "RING_AGAIN_S", 0.02)
+    tidied = []
+
+    def hangs(_: lab.Lab) -> str:
+        try:
+            threading.Event().wait(30)
+        finally:
+            threading.Event().wait(0.2)
+            tidied.append("all")
+        return "never"
+
+    assert not board.judge(board.Scenario("hangs", "it ends", 0.05, hangs), NO_LAB).held
+    assert tidied == ["all"]
 
 
 def test_a_broken_promise_is_said_in_its_own_words_and_an_error_with_its_kind() -> None:

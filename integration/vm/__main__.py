@@ -13,10 +13,12 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -32,6 +34,7 @@ from tools.deploy_tools import Unavailable, tools
 from tools.wheelhouse import NotMade, wheelhouse
 
 WHOLE_S = 45 * 60.0  # for everything, under emulation on two cores
+END_S = 150.0  # of that, for the logs and for destroying it all
 BOX = ROOT / "build" / "box"
 WHEELS = ROOT / "build" / "wheelhouse"
 NEWER = "lab2"  # the label of the build that the machines are upgraded to
@@ -67,21 +70,31 @@ class Run:
 @click.option("--only", metavar="NAME,…", help="These scenarios only.  [default: all]")
 def main(keep: bool, only: str | None) -> None:  # noqa: FBT001 - click's way
     """Prove the deployment on virtual machines."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is undone in order then too
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end_in_order)
     chosen = scenarios(only)
-    run = Run(time.monotonic() + WHOLE_S)
+    run = Run(time.monotonic() + WHOLE_S - END_S)
     failure = ""
     try:
         prove(run, chosen, keep=keep)
     except (Unfit, Unavailable, NotMade, NotProvisioned, Late) as error:
         failure = str(error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the table tells how far the lab came
+        traceback.print_exc()
+        failure = f"{type(error).__name__}: {error}"
     unseen = [Verdict(each, held=False, seconds=0.0, said="not run") for each in chosen[len(run.verdicts) :]]
     print(
         table(run.steps, [*run.verdicts, *unseen])
         if not failure
         else f"{failure}\n{table(run.steps, [*run.verdicts, *unseen])}"
     )
-    sys.exit(0 if all(each.held for each in [*run.verdicts, *unseen]) else 1)
+    sys.exit(0 if not failure and all(each.held for each in [*run.verdicts, *unseen]) else 1)
+
+
+def _end_in_order(number: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does, so that everything is undone, and let nobody call for the end twice."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def scenarios(only: str | None) -> list[Scenario]:
@@ -117,18 +130,21 @@ def prove(run: Run, chosen: list[Scenario], *, keep: bool) -> None:
     topology = topologies.parse((ROOT / "vagrant" / "topology.yml").read_text())
     with Services(logs, hide_kvm=driver != "kvm") as services:
         lab = Lab(topology, {"GRANUM_DRIVER": driver}, logs, NEWER)
-        with run.step("vagrant up"):
-            lab.__enter__()
         try:
-            lab.keep = services.keep = keep  # also when something fails: that is when a person wants to look
+            with run.step("vagrant up"):
+                lab.begin_machines()
+            services.keep = keep  # also when something fails: that is when a person wants to look
             prove_on(lab, commands, run, chosen)
         finally:
-            if not all(each.held for each in run.verdicts) or len(run.verdicts) < len(chosen):
-                lab.collect_logs()
-            print("lab: left up" if lab.keep else "lab: destroying", flush=True)
-            lab.__exit__(None, None, None)
-        if keep:
-            print(next_commands(services, driver))
+            try:
+                if not all(each.held for each in run.verdicts) or len(run.verdicts) < len(chosen):
+                    lab.collect_logs()
+            finally:
+                if services.keep:
+                    print(next_commands(services, driver), flush=True)
+                else:
+                    print("lab: destroying", flush=True)
+                    lab.end_machines()
 
 
 def prove_on(lab: Lab, commands: Path, run: Run, chosen: list[Scenario]) -> None:

@@ -89,14 +89,15 @@ def within(bound_s: float, what: str) -> Iterator[None]:
     """Raise Late inside when it takes longer than *bound_s*. In the main thread only, and one at a time."""
 
     def ring(_number: int, _frame: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # once: what tidies up behind it takes its time
         raise Late(f"{what} took longer than {bound_s:.0f} s")
 
     before = signal.signal(signal.SIGALRM, ring)
-    timer = signal.setitimer(signal.ITIMER_REAL, max(0.001, bound_s), RING_AGAIN_S)
+    signal.setitimer(signal.ITIMER_REAL, max(0.001, bound_s), RING_AGAIN_S)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 

@@ -11,6 +11,7 @@ from integration.vm.board import Broken, expect
 from integration.vm.lab import Lab
 
 END = "/tmp/end-of-series"
+READ_S = 300.0  # for a thousand frames and their digests under emulation
 BEGIN_S = 90.0  # for the camera's program to start and find the nodes: python takes some seconds under emulation
 
 
@@ -68,6 +69,8 @@ class Filming(AbstractContextManager["Filming"]):
 
     def _end(self) -> None:
         if self._process.poll() is None:
+            if self._open_end:  # killing ssh ends nothing on the machine
+                self._lab.try_run(self._lab.client, f"touch {END}")
             self._process.kill()
             self._process.wait()
 
@@ -75,16 +78,16 @@ class Filming(AbstractContextManager["Filming"]):
 def verify_over_http(lab: Lab, path: str, frames: int) -> dict[str, int]:
     """Read every frame of the series *path* on the client machine; return how many each node holds. Raise Broken.
 
-    There must be as many as *frames*. What each file must be is kept in `Lab.stored`.
+    There must be as many as *frames*. What each file must be is kept in `Lab.stored`, once all are that.
     """
-    found = lab.ask(lab.client, "read", path, timeout_s=240)
-    lab.stored[path] = found["expected"]
+    found = lab.ask(lab.client, "read", path, timeout_s=READ_S)
     expect(len(found["digests"]) == frames, f"{path} has {len(found['digests'])} of {frames} frames")
     expect(
         found["complete"] and not found["partial"], f"{path}: complete {found['complete']}, partial {found['partial']}"
     )
-    wrong = differing(lab.stored[path], found["digests"])
+    wrong = differing(found["expected"], found["digests"])
     expect(not wrong, f"{path} over HTTP: {len(wrong)} frames differ or miss: {wrong[:3]}")
+    lab.stored[path] = found["expected"]
     holders: dict[str, int] = found["holders"]
     return holders
 

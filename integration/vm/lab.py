@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self  # Any: what guests print as JSON
+from typing import Any  # Any: what guests print as JSON
 
 from integration.vm.host import short_directory, virsh
 from integration.vm.provision import ROOT, Ansible
@@ -60,8 +60,8 @@ class Credentials:
     password: str
 
 
-class Lab(AbstractContextManager["Lab"]):
-    """The machines of *topology*, up on entry and destroyed on exit, unless *keep* is set by then.
+class Lab:
+    """The machines of *topology*, from `begin_machines` to `end_machines`, which may be called whatever has become of the first.
 
     *environment* is added to vagrant's. Logs go below *logs*. *newer* is the label of the build that nodes are upgraded to.
     """
@@ -71,7 +71,6 @@ class Lab(AbstractContextManager["Lab"]):
         self.nodes = topology.of_group("storage_nodes")
         self.gateway = topology.of_group("gateways")[0]
         self.client = topology.of_group("clients")[0]
-        self.keep = False
         self.logs = logs
         self.stored: dict[
             str, dict[str, str]
@@ -80,22 +79,29 @@ class Lab(AbstractContextManager["Lab"]):
         self.ansible: Ansible | None = None  # once the playbook can be run
         self.credentials = Credentials("microscopist", secrets.token_urlsafe(12))
         self.ssh_config = BUILD / "ssh_config"
+        self.emulated = environment.get("GRANUM_DRIVER") == "qemu"
         self._environment = {**os.environ, **environment}
         self._sockets = short_directory()
 
-    def __enter__(self) -> Self:
-        try:
-            self._vagrant("destroy", "--force", log="vagrant-destroy.log")  # what an earlier run was not let to
-            self._vagrant("up", "--provision-with", "disk", log="vagrant-up.log")
-            self._write_ssh_config()
-        except BaseException:
-            self._end()
-            raise
-        return self
+    def begin_machines(self) -> None:
+        """Make the machines anew, and boot them."""
+        self._vagrant("destroy", "--force", log="vagrant-destroy.log")  # what an earlier run was not let to
+        self._vagrant("up", "--provision-with", "disk", log="vagrant-up.log")
+        self._write_ssh_config()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if not self.keep:
-            self._end()
+    def end_machines(self) -> None:
+        """Destroy machines and networks: by vagrant, and behind it by libvirt, whatever vagrant does not know of or fails at."""
+        for machine in self.topology.machines:
+            self._forget_connection(machine)
+        shutil.rmtree(self._sockets, ignore_errors=True)
+        with suppress(subprocess.SubprocessError):  # its log says why
+            self._vagrant("destroy", "--force", log="vagrant-destroy.log")
+        for machine in self.topology.machines:
+            virsh("destroy", self.topology.domain(machine), check=False)
+            virsh("undefine", "--remove-all-storage", self.topology.domain(machine), check=False)
+        for network in (self.topology.prefix, f"{self.topology.prefix}-access"):  # vagrant leaves the second one
+            virsh("net-destroy", network, check=False)
+            virsh("net-undefine", network, check=False)
 
     # -- machines -----------------------------------------------------------------------------------------------------
 
@@ -186,25 +192,17 @@ class Lab(AbstractContextManager["Lab"]):
 
         return wait_until(came_true, timeout_s, f"{machine.name}: {what}")
 
-    # -- the end ------------------------------------------------------------------------------------------------------
-
     def collect_logs(self) -> None:
         """Write what each machine can say of its state below `logs`; a machine that is down says nothing."""
-        for machine in self.topology.machines:
-            try:
-                said = self.try_run(machine, f"sudo sh -c {_quoted(EVIDENCE)}", timeout_s=60).stdout
-            except subprocess.TimeoutExpired:
-                said = "it does not answer\n"
-            (self.logs / f"{machine.name}.log").write_text(said)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._collect_logs_of, self.topology.machines))
 
-    def _end(self) -> None:
-        for machine in self.topology.machines:
-            self._forget_connection(machine)
-        shutil.rmtree(self._sockets, ignore_errors=True)
-        self._vagrant("destroy", "--force", log="vagrant-destroy.log")
-        for network in (self.topology.prefix, f"{self.topology.prefix}-access"):  # vagrant leaves the second one
-            virsh("net-destroy", network, check=False)
-            virsh("net-undefine", network, check=False)
+    def _collect_logs_of(self, machine: Machine) -> None:
+        try:
+            said = self.try_run(machine, f"sudo sh -c {_quoted(EVIDENCE)}", timeout_s=60).stdout
+        except subprocess.TimeoutExpired:
+            said = "it does not answer\n"
+        (self.logs / f"{machine.name}.log").write_text(said)
 
     def _vagrant(self, *arguments: str, log: str) -> None:
         with open(self.logs / log, "ab") as file:

@@ -77,6 +77,7 @@ class Ansible:
         environment |= {
             "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks",
             "ANSIBLE_HOST_KEY_CHECKING": "False",
+            "ANSIBLE_TIMEOUT": "120",  # an interpreter takes its time to start in four guests at once under emulation
         }
         strategies = sorted(self._commands.parent.glob("lib/python*/site-packages/ansible_mitogen/plugins/strategy"))
         if strategies:  # compiles each module once in a guest, where that takes seconds, and not at every task

@@ -61,7 +61,8 @@ def parse(text: str) -> Topology:
 def inventory(topology: Topology, ssh_config: str, python: str = "/usr/bin/python3") -> str:
     """Return an inventory in YAML that reaches each machine by its name in *ssh_config*."""
     shared = {
-        "ansible_ssh_common_args": f"-F {ssh_config}",
+        # A connection that is kept for the next task must not outlive a machine that loses its power.
+        "ansible_ssh_common_args": f"-F {ssh_config} -o ServerAliveInterval=5 -o ServerAliveCountMax=4",
         "ansible_python_interpreter": python,
         "ansible_become": True,
     }

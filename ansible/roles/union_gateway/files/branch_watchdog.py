@@ -195,7 +195,12 @@ def lock_mount_point(path: str) -> None:
             fcntl.ioctl(descriptor, FS_IOC_GETFLAGS, flags)
         if flags[0] & FS_IMMUTABLE:
             return
-        os.fchmod(descriptor, 0)
+        try:
+            os.fchmod(descriptor, 0)
+        except OSError as error:
+            if error.errno == errno.EROFS:
+                return  # the mount that was asked for before has just come
+            raise
         flags[0] |= FS_IMMUTABLE
         with suppress(OSError):
             fcntl.ioctl(descriptor, FS_IOC_SETFLAGS, flags)

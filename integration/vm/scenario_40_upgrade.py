@@ -6,7 +6,7 @@ from integration.vm.board import expect, scenario
 from integration.vm.filming import Filming, verify_over_http
 from integration.vm.lab import Lab
 
-FRAMES_MAX = 3000  # at two a second: 25 minutes, which nothing here may take
+FRAMES_MAX = 1500  # at one a second: 25 minutes, which nothing here may take
 
 
 @scenario("upgrade", claims="one node after the other, and back, under a stream: no frame lost, no error", bound_s=900)
@@ -17,7 +17,7 @@ def upgrade(lab: Lab) -> str:
     expect(len(set(before.values())) == 1, f"the nodes run {before}")
     old = next(iter(before.values()))
     new = f"{old}+{lab.newer}"
-    with Filming(lab, "/proof/upgrade", FRAMES_MAX, 0.5, open_end=True) as filming:
+    with Filming(lab, "/proof/upgrade", FRAMES_MAX, 1.0, open_end=True) as filming:
         for version in (new, old):
             lab.ansible.play("playbooks/upgrade.yml", granum_version=version)
             now = _versions(lab)

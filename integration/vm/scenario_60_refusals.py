@@ -3,7 +3,7 @@
 from integration.vm.board import expect, scenario
 from integration.vm.lab import Lab
 from integration.vm.places import CIFS, STORE, UNION, branch, mount_share, smbclient
-from integration.vm.scenario_10_reading import SERIES
+from integration.vm.scenario_10_reading import SERIES, stored_series
 
 FRAME = f"{SERIES}.pcs/frame00000.pzf"
 # Each tries to change something and must end with an error. The three opens are three ways into a file that exists.
@@ -23,6 +23,7 @@ WRITES = (
 @scenario("writes refused", claims="nobody, root included, changes anything on union, branch or share", bound_s=180)
 def writes_refused(lab: Lab) -> str:
     """Try it with root's power, on each way in."""
+    stored_series(lab)
     mount_share(lab)
     tried = 0
     for machine, top in ((lab.gateway, UNION), (lab.gateway, branch(lab.nodes[0])), (lab.client, CIFS)):
