@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+ASK_AGAIN_S = 0.5  # between two questions whether libvirt answers
 SERVES_S = 60.0  # for libvirt to answer; some seconds where KVM is hidden or works
 KVM_BOOT_S = 15.0  # for a kernel to get as far as its missing root file system; two seconds where KVM works
 STOP_S = 20.0  # for a service to end after SIGTERM
@@ -118,7 +119,7 @@ class Services(AbstractContextManager["Services"]):
         while not _answers():
             if time.monotonic() > deadline:
                 raise Unfit(f"libvirt does not answer after {SERVES_S:.0f} s; see {self._logs}")
-            time.sleep(0.5)
+            time.sleep(ASK_AGAIN_S)
         os.makedirs(POOL, exist_ok=True)
         if virsh("pool-info", "default", check=False).returncode:
             virsh("pool-define-as", "default", "dir", "--target", POOL)

@@ -28,7 +28,8 @@ class SeriesWriter:
         """Hand over one frame; return once it is taken in, not yet with the receipt.
 
         Returns the node whose window took it in; None when it is in the overflow, waits to be compressed, or is kept in
-        memory, as all are with *on_full* "raise": the call then takes as long as the copy, whatever the nodes do.
+        memory, as all are with *on_full* "raise": the call then takes as long as the copy. Behind a frame that
+        failed, or with that memory full, it waits for the reactor, so that the program is told.
 
         With *copy* off the caller promises not to change the array before `finalise`. Raises what earlier frames failed with.
         """
