@@ -15,8 +15,9 @@ from pathlib import Path
 import click
 
 from integration.vm.host import Unfit, install
-from tools.deploy_tools import Unavailable, tools
-from tools.wheelhouse import NotMade, wheelhouse
+from tools.deploy_tools import tools
+from tools.environments import NotMade
+from tools.wheelhouse import wheelhouse
 
 ROOT = Path(__file__).parents[1]
 COLLECTION = ROOT / "ansible"
@@ -43,7 +44,7 @@ def main(only: str | None) -> None:
         install(PACKAGES)
         commands = tools()
         prepare()
-    except (Unfit, Unavailable, NotMade, subprocess.CalledProcessError) as reason:
+    except (Unfit, NotMade, subprocess.CalledProcessError) as reason:
         sys.exit(f"molecule: {reason}")
     try:
         held = [holds(commands, name) for name in chosen]

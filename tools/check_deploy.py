@@ -11,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools.deploy_tools import ROOT, Unavailable, tools
+from tools.deploy_tools import ROOT, tools
+from tools.environments import NotMade
 
 COLLECTION = ROOT / "ansible"
 UNIT = "granum-node.service"
@@ -23,7 +24,7 @@ def main() -> None:
     """Run every check; end with 1 when one fails."""
     try:
         commands = tools()
-    except Unavailable as reason:
+    except NotMade as reason:
         sys.exit(f"check-deploy: {reason}")
     failed = [
         name

@@ -22,6 +22,8 @@ from pathlib import Path
 import click
 from packaging.requirements import Requirement
 
+from tools.environments import PIP, NotMade, run
+
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements" / "host.txt"
 WHEELHOUSE = ROOT / "build" / "wheelhouse"
@@ -31,13 +33,8 @@ VERSIONED = ("pyproject.toml", "client/src/granum/__init__.py", "node/src/granum
 GLIBC = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014", "manylinux_2_12")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PREFIX = "/opt/granum"  # where a tree will lie: what it installs names its interpreter
-PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet")
 _VERSION = re.compile(r'^((?:__)?version(?:__)? = ")([^"]+)"', re.MULTILINE)
 _LABEL = re.compile(r"[a-z0-9]+(\.[a-z0-9]+)*")
-
-
-class NotMade(Exception):
-    """The wheelhouse cannot be made; the text says why."""
 
 
 @click.command()
@@ -117,7 +114,7 @@ def _built(scratch: Path, wheels: Path, label: str) -> Path:
         for name in VERSIONED:
             text = (sources / name).read_text(encoding="utf-8")
             (sources / name).write_text(_VERSION.sub(rf'\g<1>\g<2>+{label}"', text, count=1), encoding="utf-8")
-    _run(*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(sources))
+    run(*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(sources))
     (wheel,) = wheels.glob("granum-*.whl")
     return wheel
 
@@ -128,17 +125,17 @@ def _fetch(python: str, machine: str, wheels: Path) -> None:
     requirements.write_text("\n".join(pins(LOCK.read_text(encoding="utf-8"), python, machine)), encoding="utf-8")
     platforms = [option for glibc in GLIBC for option in ("--platform", f"{glibc}_{machine}")]
     where = ("--python-version", python, *platforms, "--dest", str(wheels), "--requirement", str(requirements))
-    _run(*PIP, "download", "--only-binary", ":all:", "--no-deps", "--require-hashes", *where)
+    run(*PIP, "download", "--only-binary", ":all:", "--no-deps", "--require-hashes", *where)
     requirements.unlink()
 
 
 def _tree(scratch: Path, content: Path, version: str) -> Path:
     """Install the wheels of *content* as an environment at PREFIX/VERSION would hold them, without its interpreter."""
     tree, final = scratch / "tree", f"{PREFIX}/{version}"
-    _run(sys.executable, "-m", "venv", "--without-pip", str(tree))
+    run(sys.executable, "-m", "venv", "--without-pip", str(tree))
     locked = ("--no-index", "--find-links", str(content / "wheels"), "--require-hashes")
     python = tree / "bin" / "python"
-    _run(*PIP, "--python", str(python), "install", "--no-compile", *locked, "-r", str(content / "requirements.txt"))
+    run(*PIP, "--python", str(python), "install", "--no-compile", *locked, "-r", str(content / "requirements.txt"))
     library = tree / "lib" / f"python{HERE}" / "site-packages"
     # The daemon may not write where it is installed, so what is not compiled now is compiled at every start.
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -170,11 +167,6 @@ def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
         0o011 if member.mode & 0o100 else 0
     )  # the service's user reads it, whatever umask packed it
     return member
-
-
-def _run(*command: str) -> None:
-    if subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode:
-        raise NotMade(f"{' '.join(map(os.path.basename, command[:6]))} … failed; the reason stands above")
 
 
 if __name__ == "__main__":

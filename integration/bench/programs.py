@@ -5,14 +5,13 @@ had is `Absent`, with the reason, which the table prints in place of figures. No
 compiler that root lets apt install.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from tools.environments import NotMade, environment, is_made
 
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "bench"
@@ -66,38 +65,21 @@ def nginx(*, fetch: bool = True) -> Path:
 
 def pyme(*, fetch: bool = True) -> Path:
     """Return the interpreter of an environment in which PYME's data server starts, made when it is missing."""
-    environment = BUILD / "pyme"
-    python = environment / "bin" / "python"
-    made = environment / "made-from"
-    if made.exists() and made.read_text() == PYME:
-        return python
-    if not fetch:
+    directory, made_from = BUILD / "pyme", " ".join((*PYME_BUILDS_WITH, *PYME_IMPORTS, *PYME_BUILDS))
+    python = directory / "bin" / "python"
+    if not fetch and not is_made(directory, made_from):
         raise Absent("not installed; make pyme installs it")
-    with _alone(BUILD / "pyme.lock"):
-        if not (made.exists() and made.read_text() == PYME):  # else somebody made it while we waited
-            _make_pyme(environment)
+    if fetch:
+        try:
+            environment(
+                directory,
+                made_from,
+                [(*PYME_BUILDS_WITH, *PYME_IMPORTS), ("--no-build-isolation", "--no-deps", *PYME_BUILDS)],
+            )
+        except NotMade as error:
+            raise Absent(str(error)) from error
+        _run(str(python), "-c", "import PYME.cluster.HTTPDataServer")
     return python
-
-
-def _make_pyme(environment: Path) -> None:
-    python = environment / "bin" / "python"
-    shutil.rmtree(environment, ignore_errors=True)
-    _run(getattr(sys, "_base_executable", sys.executable), "-m", "venv", str(environment))
-    path = f"{python.parent}:{os.environ.get('PATH', os.defpath)}"  # its build calls meson by name
-    install = (str(python), "-m", "pip", "install", "-q", "-q", "--disable-pip-version-check", "--no-input")
-    _run(*install, *PYME_BUILDS_WITH, *PYME_IMPORTS, path=path)
-    _run(*install, "--no-build-isolation", "--no-deps", *PYME_BUILDS, path=path)
-    _run(str(python), "-c", "import PYME.cluster.HTTPDataServer")
-    (environment / "made-from").write_text(PYME)
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process holds the file *lock*; hold it."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
 
 
 def _unpack_debian(package: str, into: Path) -> None:
@@ -114,10 +96,10 @@ def _unpack_debian(package: str, into: Path) -> None:
     shutil.rmtree(scratch)
 
 
-def _run(*command: str, path: str | None = None, cwd: Path | None = None) -> None:
+def _run(*command: str, cwd: Path | None = None) -> None:
     """Run *command* silently; raise Absent with the end of what it printed when it fails."""
     print(f"bench: {' '.join(command[:6])} ...", file=sys.stderr, flush=True)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", **({"PATH": path} if path else {})}
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(
         command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, cwd=cwd
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from integration.fuzz.targets import PLANTED_TARGET, TARGETS, Target
+from tools.environments import PIP, NotMade, run
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements" / "fuzz.txt"
@@ -84,10 +85,11 @@ def fuzzer() -> Path:
     if not library.exists():
         unfinished = BUILD / f"{library.name}.{os.getpid()}"
         click.echo("fuzz: fetching atheris, once")
-        pip = (sys.executable, "-m", "pip", "install", "-q", "-q", "--disable-pip-version-check", "--no-input")
         what = ("--require-hashes", "--only-binary", ":all:", "--target", str(unfinished), "--requirement", str(LOCK))
-        if subprocess.run((*pip, *what), check=False, stdin=subprocess.DEVNULL).returncode:
-            sys.exit("fuzz: FAILED, pip could not fetch atheris (the reason stands above)")
+        try:
+            run(*PIP, "install", *what)
+        except NotMade as reason:
+            sys.exit(f"fuzz: FAILED, atheris cannot be had: {reason}")
         unfinished.mkdir(parents=True, exist_ok=True)  # pip makes none when no requirement is for this interpreter
         unfinished.rename(library)
     if not (library / "atheris").exists():

@@ -30,8 +30,9 @@ from integration.vm.lab import BUILD, Lab
 from integration.vm.packages import LIST
 from integration.vm.places import write_auth
 from integration.vm.provision import ROOT, Ansible, NotProvisioned
-from tools.deploy_tools import Unavailable, tools
-from tools.wheelhouse import NotMade, wheelhouse
+from tools.deploy_tools import tools
+from tools.environments import NotMade
+from tools.wheelhouse import wheelhouse
 
 WHOLE_S = 45 * 60.0  # for everything, under emulation on two cores
 END_S = 150.0  # of that, for the logs and for destroying it all
@@ -77,7 +78,7 @@ def main(keep: bool, only: str | None) -> None:  # noqa: FBT001 - click's way
     failure = ""
     try:
         prove(run, chosen, keep=keep)
-    except (Unfit, Unavailable, NotMade, NotProvisioned, Late) as error:
+    except (Unfit, NotMade, NotProvisioned, Late) as error:
         failure = str(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, the table tells how far the lab came
         traceback.print_exc()
