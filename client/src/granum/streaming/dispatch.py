@@ -16,16 +16,16 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from granum.placement import AnyPlacement, Ledger, SpaceAware, choose, least_recently_written
-from granum.placement import Put as PutToPlace
+from granum.placement import AnyPlacement, Ledger
 from granum.roster import Node
 from granum.streaming.account import Account, Overflow, Put
 from granum.streaming.channel import Channel, EndpointFactory
+from granum.streaming.choice import Choice
 from granum.streaming.lanes import Lane, Lanes, Nodes
 from granum.streaming.rerouting import Rerouting
 from granum.streaming.spilling import Spill
 from granum.transfer import Receipt
-from granum.wire.errors import BadConfig, Closed, GranumError, NodeBusy, NoNode, OnSomeNodes, OverflowUnusable
+from granum.wire.errors import Closed, GranumError, NodeBusy, NoNode, OnSomeNodes, OverflowUnusable
 
 TICK_S = 0.25  # while something has no node: how soon a new, or returned, one is found
 LOOKED_AT_MAX = 64  # kept puts for which a node is sought at a time: thousands may be kept, each for a node of its own
@@ -62,9 +62,7 @@ class Dispatch:
         self._account = account
         self._reactor = reactor
         self._ledger = ledger
-        self._placement = placement
-        # Other placements mean their choice: a put waits for its node rather than go where nobody looks for it.
-        self._spills = placement is least_recently_written or isinstance(placement, SpaceAware)
+        self._choice = Choice(self.lanes, account, ledger, placement, memory_bytes_max)
         self._memory_bytes_max = memory_bytes_max
         self._puts_max = max(memory_bytes_max // PUT_BYTES_MIN, KEPT_MIN)
         self._refuses = on_full == "raise"
@@ -78,24 +76,20 @@ class Dispatch:
         self._waiting: deque[Put] = deque()  # not accepted
         self._tick: IDelayedCall | None = None
         self._progress_at = float("-inf")  # when the last receipt came, or the end was announced
-        # Whether no window had room for a put, and nothing has changed since: else each put would ask every lane in vain.
-        self._is_full = False
-        self._lacks_memory = False  # whether that was for all windows together
-        self._was_last = False  # whether the lane chosen was the only one with room
         self._ends = self._ended = False
 
     # -- for the streamer ---------------------------------------------------------------------------------------------
 
     def begin(self, put: Put) -> None:
         """Send *put*, or let it wait, or end it."""
-        if (self._kept or self._waiting or self._is_full or not self._place(put)) and not self._divert(put):
+        if (self._kept or self._waiting or self._choice.is_full or not self._place(put)) and not self._divert(put):
             self._waiting.append(put)
             self._watch()
 
     def take(self, put: Put) -> None:
         """Accept *put*, for which the caller found memory, and send it as soon as a window has room."""
         self._account.accept(put)
-        if self._kept or self._waiting or self._is_full or not self._place(put):
+        if self._kept or self._waiting or self._choice.is_full or not self._place(put):
             self._keep(put)
 
     def has_memory(self, size: int) -> bool:
@@ -151,11 +145,12 @@ class Dispatch:
         """Send whatever there is room for, in the order of service."""
         if self._ended:
             return
-        self._is_full = self._lacks_memory = False
+        choice = self._choice
+        choice.look_again()
         diverts = self._refuses or self._spill is not None
         for queue in (self._rerouting.returned, self._kept, self._waiting):
             place, most = 0, LOOKED_AT_MAX if queue is self._kept else sys.maxsize
-            while place < min(len(queue), most) and (not self._is_full or (diverts and queue is self._waiting)):
+            while place < min(len(queue), most) and (not choice.is_full or (diverts and queue is self._waiting)):
                 put = queue[place]
                 del queue[place]  # before it is sent, because its caller may then put again, or end everything
                 if self._place(put) or (queue is self._waiting and self._divert(put)):
@@ -172,9 +167,7 @@ class Dispatch:
         self._watch()
 
     def _has_spare_room(self) -> bool:
-        now = self._reactor.seconds()
-        is_spare = self._account.held <= self._memory_bytes_max // 2
-        return is_spare and any(lane.has_spare_room(0) for lane in self.lanes.taking(now))
+        return self._choice.has_spare_room(self._reactor.seconds())
 
     def _watch(self) -> None:
         """Look again in a while, as long as something has no node."""
@@ -197,8 +190,13 @@ class Dispatch:
 
     def _place(self, put: Put) -> bool:
         """Send *put* to a node with room, or end it when no node will have it; False when it has to wait."""
+        now = self._reactor.seconds()
         try:
-            lane = self._lane_for(put)
+            try:
+                lane = self._choice.lane_for(put, now)
+            except NoNode:
+                self._check_hope(put, now)
+                return False
         except GranumError as error:
             if put.is_accepted:
                 node, cause = put.last or (None, error)
@@ -209,51 +207,13 @@ class Dispatch:
         if lane is None:
             return False
         # Now and not with the receipt: a burst would go to one node, and slow nodes would look idle.
-        self._ledger.wrote(lane.node.key, self._reactor.seconds())
+        self._ledger.wrote(lane.node.key, now)
         if lane.channel is None:
             lane.queue.append(put)
             self.lanes.open(lane)
         else:
             self._send(put, lane)
         return True
-
-    def _lane_for(self, put: Put) -> Lane | None:
-        """Return the lane that has room for *put*, None when it has to wait; raise when no node will have it."""
-        now = self._reactor.seconds()
-        lanes = self.lanes.taking(now)
-        if put.refused:
-            lanes = [lane for lane in lanes if lane.node.key not in put.refused]
-        if put.maybe:  # where it may be already, it is not stored a second time
-            lanes = [lane for lane in lanes if lane.node.key in put.maybe] or lanes
-        if not self._fits(put):
-            self._is_full = self._lacks_memory = True
-            return None
-        free = [lane for lane in lanes if lane.room(put.size)] if self._spills else lanes
-        if lanes and not free:
-            self._is_full = not (put.maybe or put.refused)
-            return None
-        self._was_last = self._spills and len(free) == 1
-        if self._was_last:
-            return free[0]
-        try:
-            nodes = [lane.node for lane in free]
-            if self._placement is least_recently_written:  # needs no look at the put, and no check
-                node = least_recently_written(put.number, nodes, self._ledger)
-            else:
-                to_place = PutToPlace(put.path, put.size, put.number)
-                node = choose(self._placement, to_place, nodes, self._ledger)
-        except NoNode:
-            self._check_hope(put, now)
-            return None
-        except Exception as error:
-            raise BadConfig(f"the placement chose no node: {error!r}") from error
-        chosen = self.lanes[node.key]
-        return chosen if chosen.room(put.size) else None
-
-    def _fits(self, put: Put) -> bool:
-        """Tell whether the memory of unreceipted puts has room for *put*; one larger than all of it enters alone."""
-        held = self._account.held
-        return put.is_accepted or not held or held + put.size <= self._memory_bytes_max
 
     def _check_hope(self, put: Put, now: float) -> None:
         """Raise OnSomeNodes when *put*, which no node takes now, need not wait for one."""
@@ -277,7 +237,7 @@ class Dispatch:
         if spill is not None:
             spill.append(put)
             return True
-        has_memory = self._fits(put) and len(self._account.unsettled) <= self._puts_max
+        has_memory = self._choice.fits(put) and len(self._account.unsettled) <= self._puts_max
         if self._refuses and self._spill is None and has_memory:
             self._account.accept(put)
             self._keep(put)
@@ -323,8 +283,7 @@ class Dispatch:
         of = (put, lane)
         outcome.addCallbacks(self._receipted, self._failed, callbackArgs=of, errbackArgs=of)
         if is_first:
-            if self._was_last and not lane.room(put.size):
-                self._is_full = True  # as the next put would find out
+            self._choice.sent(lane, put.size)
             put.accepted.callback(lane.node)  # last: the caller may put again, and then comes back here
 
     def _send_home(self, lane: Lane) -> None:
@@ -355,10 +314,10 @@ class Dispatch:
         self._account.receipt(put, receipt)
         if self._has_queue:
             # Receipts come in batches, and behind the first of one the window is full again.
-            if lane.room(0) or self._lacks_memory:
+            if lane.room(0) or self._choice.lacks_memory:
                 self.serve()
         else:
-            self._is_full = False
+            self._choice.is_full = False
 
     @property
     def _has_queue(self) -> bool:
@@ -382,7 +341,7 @@ class Dispatch:
     def lane_opened(self, lane: Lane) -> None:
         """Send what was chosen for *lane* while it was being opened."""
         while lane.queue and lane.channel is not None and lane.channel.room(lane.queue[0].size):
-            if not self._fits(lane.queue[0]):
+            if not self._choice.fits(lane.queue[0]):
                 break
             self._send(lane.queue.popleft(), lane)
         self._let_go(lane)
