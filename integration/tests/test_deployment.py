@@ -104,6 +104,15 @@ def test_multicast_from_an_address_that_the_machine_does_not_have_is_blocked(pro
     assert probe.multicast("192.0.2.1") != ""
 
 
+def test_the_narrowest_network_says_what_a_machine_may(probe: ModuleType) -> None:
+    """As the gate of a node does."""
+    networks = [{"cidr": "10.0.0.0/24", "access": "ro"}, {"cidr": "10.0.0.8/29", "access": "rw"}]
+    assert probe.access("10.0.0.9", networks) == "rw"
+    assert probe.access("10.0.0.7", networks) == "ro"
+    assert probe.access("10.0.1.9", networks) == ""
+    assert probe.access("", networks) == ""
+
+
 def test_room_is_told_where_a_directory_is_still_to_be_made(probe: ModuleType, tmp_path: Path) -> None:
     """That of the file system it will lie on."""
     assert probe.free(str(tmp_path / "a" / "b")) > 0

@@ -1,6 +1,7 @@
 """The rules of the virtual-machine lab, which need no machine: topology, recaps, listeners, bounds, the table."""
 
 import threading
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import cast
 
@@ -49,6 +50,9 @@ def test_the_topology_of_the_repository_is_one() -> None:
     found = topology.parse((ROOT / "vagrant" / "topology.yml").read_text())
     allowed = {entry["cidr"]: entry["access"] for entry in found.variables["granum_networks"]}
     gateway, client = found.of_group("gateways")[0], found.of_group("clients")[0]
+    nodes = allowed.pop("192.168.61.8/29")
+    assert nodes == "rw"
+    assert all(ip_address(node.address) in ip_network("192.168.61.8/29") for node in found.of_group("storage_nodes"))
     assert allowed == {f"{gateway.address}/32": "ro", f"{client.address}/32": "rw"}
 
 

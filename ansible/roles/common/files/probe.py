@@ -2,9 +2,10 @@
 
 It runs from standard input under the machine's own Python (3.9 or newer), with the standard library alone, and changes
 nothing. One program instead of ten tasks: each task costs a connection. Arguments: the data disk's mount point, the address
-that is to be advertised, the interpreter that granum is to run on.
+that is to be advertised, the interpreter that granum is to run on, the networks that may talk to nodes, as JSON.
 """
 
+import ipaddress
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ MDNS = ("224.0.0.251", 5353)
 HEARD_WITHIN_S = 2  # the kernel hands our own datagram back at once, unless something drops it
 
 
-def main(disk, address, python):
+def main(disk, address, python, networks):
     """Print what is found."""
     current = os.path.join(PREFIX, "current")
     print(
@@ -41,9 +42,17 @@ def main(disk, address, python):
                 "configured": os.path.exists("/etc/granum/node.yaml"),
                 "firewalld": os.path.exists("/run/firewalld"),
                 "multicast": multicast(address),
+                "access": access(address, json.loads(networks)),
             }
         )
     )
+
+
+def access(address, networks):
+    """Return what nodes let *address* do, 'rw', 'ro' or nothing: the narrowest of the *networks* that it lies in counts."""
+    own = [(ipaddress.ip_network(each["cidr"], strict=False), each["access"]) for each in networks]
+    own = [(network.prefixlen, may) for network, may in own if address and ipaddress.ip_address(address) in network]
+    return max(own, key=lambda pair: pair[0])[1] if own else ""
 
 
 def version_of(python):
