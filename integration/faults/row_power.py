@@ -4,7 +4,7 @@ import filecmp
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -60,23 +60,33 @@ def _deep(stream: int, number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A load of puts and the log of the disk under it; *clock* has (monotonic seconds, entries) pairs, in order."""
+    """A load of puts and the log of the disk under it; *clock* has (monotonic seconds, entries) pairs, in order.
+
+    *thrown_away* logs before it did not hold what their disks did.
+    """
 
     disk: ServedDisk
     offered: Mapping[str, bytes]
     receipts: list[Receipt]
     clock: list[tuple[float, int]]
+    thrown_away: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many of *states* had receipts lost or files torn, and the first of each kind."""
+    """How many of *states* had receipts lost or files torn, and the first of each kind; see `Recording` for *thrown_away*."""
 
     states: int
     lossy: int
     torn: int
     bad: int
     details: tuple[str, ...]
+    thrown_away: int
+
+    def __str__(self) -> str:
+        """Return it as a figure."""
+        figure = f"lost in {self.lossy}, torn in {self.torn} of {self.states} states"
+        return f"{figure} ({self.thrown_away} logs of the disk thrown away)" if self.thrown_away else figure
 
 
 class Unfaithful(RuntimeError):
@@ -93,7 +103,7 @@ def record(
     for attempt in range(RECORDINGS):
         made = _record(program, bed.below(f"recording{attempt}"), kind, path_of, pace_s)
         if is_faithful(made.disk, bed.directory / "whole"):
-            return made
+            return replace(made, thrown_away=attempt)
     raise Unfaithful(f"the log of the disk lacked something {RECORDINGS} times: nothing can be judged by it")
 
 
@@ -164,7 +174,7 @@ def replay(recording: Recording, bed: Bed, number: int) -> Tally:
         bad += not found.clean
         if not found.clean:
             details.append(f"cut {state.cut}: lost {found.lost[:3]}, torn {found.torn[:3]}")
-    return Tally(number, lossy, torn, bad, tuple(details))
+    return Tally(number, lossy, torn, bad, tuple(details), recording.thrown_away)
 
 
 def _restored(recording: Recording, state: State, bed: Bed) -> Image:
@@ -180,7 +190,7 @@ def _power_loss(bed: Bed, path_of: Callable[[int, int], str], plan: Mapping[str,
     for kind, number in plan.items():
         below = bed.below(kind)
         tally = replay(record(node(), below, kind, path_of), below, number)
-        figures.append(f"{kind} lost in {tally.lossy}, torn in {tally.torn} of {tally.states} states")
+        figures.append(f"{kind} {tally}")
         details += [f"{kind} {detail}" for detail in tally.details]
         bad += tally.bad
     return Outcome(not bad, "; ".join(figures), tuple(details))
@@ -193,7 +203,7 @@ def _control(flaw: str, share: float, bed: Bed) -> Outcome:
     for kind in KINDS if bed.long else KINDS[:1]:
         below = bed.below(kind)
         tally = replay(record(standin(flaw), below, kind), below, CONTROL_STATES)
-        figures.append(f"{kind} lost in {tally.lossy}, torn in {tally.torn} of {tally.states} states")
+        figures.append(f"{kind} {tally}")
         escaped |= tally.bad < max(1, share * tally.states)
     return Outcome(escaped, "; ".join(figures))
 
