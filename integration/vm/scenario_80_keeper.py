@@ -1,6 +1,7 @@
 """What the keeper of the machines does: looks whether all is well, takes a node out for good, and takes a machine in."""
 
 import json
+import re
 
 from integration.vm.board import expect, scenario
 from integration.vm.filming import Filming, verify_over_http
@@ -10,9 +11,13 @@ from integration.vm.places import UNION, UNIT
 RETURN_S = 60.0  # for the union to show the files of the machine that was taken in
 
 
-@scenario("doctor", claims="`granum doctor` finds nothing wrong on any machine", bound_s=240)
-def doctor(lab: Lab) -> str:
+@scenario(
+    "all is well", claims="`verify` and `granum doctor` find nothing wrong, `collect_logs` has it all", bound_s=400
+)
+def all_is_well(lab: Lab) -> str:
     """Ask the gateway for mounts and share, too, and all others for what every machine needs."""
+    assert lab.ansible is not None
+    lab.ansible.play("playbooks/verify.yml")
     asked = 0
     for machine in lab.topology.machines:
         done = lab.try_run(machine, "sudo granum --json doctor")
@@ -20,6 +25,11 @@ def doctor(lab: Lab) -> str:
         wrong = [f"{each['check']}: {each['text']}" for each in findings if each["state"] == "wrong"]
         expect(done.returncode == 0 and not wrong, f"{machine.name}: {'; '.join(wrong) or done.stderr.strip()[-300:]}")
         asked += sum(each["state"] == "ok" for each in findings)
+    into = lab.logs / "collected"
+    lab.ansible.play("playbooks/collect_logs.yml", collect_logs_into=str(into))
+    collected = {machine.name: (into / f"{machine.name}.txt").read_text() for machine in lab.topology.machines}
+    silent = [name for name, text in collected.items() if re.search(r"^ok +versions ", text, re.MULTILINE) is None]
+    expect(not silent, f"the logs lack what granum doctor says on {', '.join(silent)}")
     return f"{asked} checks on {len(lab.topology.machines)} machines"
 
 
