@@ -47,7 +47,7 @@ def film(path: str, frames: int, interval: float, begun: int, expect: int, until
                 due = started + number * interval
                 time.sleep(max(0.0, due - time.monotonic()))
                 series.store_frame(number, camera.frame(number))
-                if number == begun:
+                if number == min(begun, frames - 1):
                     print(FILMING, flush=True)
             summary = series.finalise()
         seconds = time.monotonic() - started

@@ -7,6 +7,7 @@ from integration.vm.board import expect, scenario
 from integration.vm.filming import Filming, verify_over_http
 from integration.vm.lab import Lab
 from integration.vm.places import UNION, UNIT
+from integration.vm.scenario_10_reading import stored_series
 
 RETURN_S = 60.0  # for the union to show the files of the machine that was taken in
 
@@ -39,6 +40,7 @@ def all_is_well(lab: Lab) -> str:
 def node_retired(lab: Lab) -> str:
     """Every frame that any scenario stored is read again while the node is gone."""
     assert lab.ansible is not None
+    stored_series(lab)
     goes, stays = lab.nodes[-1], lab.nodes[0]
     lab.ansible.play("playbooks/remove_node.yml", remove_node_host=goes.name, remove_node_really=True)
     state = lab.try_run(goes, f"systemctl is-active {UNIT}").stdout.strip()
