@@ -1,6 +1,14 @@
-"""What holds for every test: a property has no deadline, since CI's machines stall, and a failing one prints how to repeat it."""
+"""What holds for every test: a property has no deadline, since CI's machines stall, and a failing one prints how to repeat it.
+
+A shell starts what goes to its background with SIGINT ignored, and programs under test would inherit that; here they do not.
+"""
+
+import signal
 
 from hypothesis import settings
 
 settings.register_profile("granum", deadline=None, print_blob=True)
 settings.load_profile("granum")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
