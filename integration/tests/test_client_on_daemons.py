@@ -149,6 +149,7 @@ def test_the_frames_ahead_of_where_a_movie_was_cut_are_streamed(cluster: blockin
 def test_a_node_that_dies_is_named_until_it_is_back_on_another_port(home: Path, advertise: str) -> None:
     name = f"t{uuid.uuid4().hex[:12]}"
     with ProcessLab(home, 3, cluster=name, advertise=advertise) as lab, granum.connect(name, expect=3) as cluster:
+        assert until(lambda: len(cluster.ready(3)) == 3, 15, 0.1)  # a node enters the registry behind its first words
         nodes = {node.node_id: node for node in cluster.ready(3)}
         for number, process in enumerate(lab.nodes):
             for directory in ("shared", f"own{number}"):
