@@ -28,10 +28,11 @@ def is_made(directory: Path, made_from: str) -> bool:
     return stamp.exists() and stamp.read_text() == _stamp(made_from)
 
 
-def environment(directory: Path, made_from: str, installs: Iterable[Sequence[str]]) -> Path:
+def environment(directory: Path, made_from: str, installs: Iterable[Sequence[str]], imports: str = "json") -> Path:
     """Return the directory of the commands of the environment *directory*, which is made when `is_made` says no.
 
-    Each of *installs* is what follows `pip install`, one run after the other; builds find the commands of the environment.
+    Each of *installs* is what follows `pip install`, one run after the other; builds find the commands of the environment. It
+    counts as made once the module *imports* can be imported in it. Raises NotMade.
     """
     commands = directory / "bin"
     with alone(directory.with_name(f"{directory.name}.lock")):
@@ -42,6 +43,7 @@ def environment(directory: Path, made_from: str, installs: Iterable[Sequence[str
         run(INTERPRETER, "-m", "venv", "--without-pip", str(directory))
         for what in installs:
             run(*PIP, "--python", str(commands / "python"), "install", *what, path=commands)
+        run(str(commands / "python"), "-c", f"import {imports}")
         (directory / "made-from").write_text(_stamp(made_from))
     return commands
 

@@ -66,20 +66,15 @@ def nginx(*, fetch: bool = True) -> Path:
 def pyme(*, fetch: bool = True) -> Path:
     """Return the interpreter of an environment in which PYME's data server starts, made when it is missing."""
     directory, made_from = BUILD / "pyme", " ".join((*PYME_BUILDS_WITH, *PYME_IMPORTS, *PYME_BUILDS))
-    python = directory / "bin" / "python"
-    if not fetch and not is_made(directory, made_from):
-        raise Absent("not installed; make pyme installs it")
     if fetch:
+        installs = [(*PYME_BUILDS_WITH, *PYME_IMPORTS), ("--no-build-isolation", "--no-deps", *PYME_BUILDS)]
         try:
-            environment(
-                directory,
-                made_from,
-                [(*PYME_BUILDS_WITH, *PYME_IMPORTS), ("--no-build-isolation", "--no-deps", *PYME_BUILDS)],
-            )
+            environment(directory, made_from, installs, imports="PYME.cluster.HTTPDataServer")
         except NotMade as error:
             raise Absent(str(error)) from error
-        _run(str(python), "-c", "import PYME.cluster.HTTPDataServer")
-    return python
+    elif not is_made(directory, made_from):
+        raise Absent("not installed; make pyme installs it")
+    return directory / "bin" / "python"
 
 
 def _unpack_debian(package: str, into: Path) -> None:

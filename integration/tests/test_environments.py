@@ -32,3 +32,10 @@ def test_an_environment_that_could_not_be_filled_is_not_taken_for_one(tmp_path: 
     with pytest.raises(NotMade, match="failed; the reason stands above"):
         environment(tmp_path / "peer", "one", [("--no-index", "there-is-no-such-package")])
     assert not is_made(tmp_path / "peer", "one")
+
+
+def test_what_cannot_be_imported_is_not_made(tmp_path: Path) -> None:
+    """Installed is not enough: the next run tries again."""
+    with pytest.raises(NotMade):
+        environment(tmp_path / "peer", "one", [], imports="there_is_no_such_module")
+    assert not is_made(tmp_path / "peer", "one")
